@@ -348,6 +348,7 @@ ORDER = _record(
         ("spare_2", "u8"),
         ("spare_3", "u8"),
         ("spare_4", "u8"),
+        ("spare_5", "u8"),
     ],
 )
 
@@ -409,3 +410,6 @@ SECTIONS: dict[str, np.dtype] = {
     "idempotency": IDEMPOTENCY,
 }
 """Name of each section of the state → record; `dump` and `state_hash` go in this order."""
+
+LEVEL = np.dtype([("price", "<i8"), ("quantity", "<i8"), ("orders", "<i8")])
+"""One price of `depth`: ticks, Σ LeavesQty in lots, how many orders."""

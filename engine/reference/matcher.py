@@ -51,14 +51,15 @@ def match(venue: Venue, taker: Order, events: Events) -> Reason:
         if level is None:
             break
         maker = level.head
-        quantity = min(taker.leaves, maker.leaves)
+        wanted = quantity = min(taker.leaves, maker.leaves)
         if taker.holds_nothing:
             available = venue.ledger.available(taker.account, market.quote_asset)
             most = affordable(available, maker.price, taker.taker_fee_ppm, taker.fee_residue, market)
-            quantity = min(quantity, most)
-            if quantity == 0:
-                return Reason.INSUFFICIENT_FUNDS
-        _trade(venue, market, maker, taker, quantity, events)
+            quantity = min(wanted, most)
+        if quantity > 0:
+            _trade(venue, market, maker, taker, quantity, events)
+        if quantity < wanted:
+            return Reason.INSUFFICIENT_FUNDS
     return Reason.NONE
 
 

@@ -15,7 +15,8 @@ IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w., ]+))",
 CORE_MAY_IMPORT = {
     "engine", "libc", "cython", "numpy", "cpython", "sortedcontainers",
     # Deterministic parts of the standard library, no clock, chance or device among them.
-    "__future__", "collections", "dataclasses", "enum", "hashlib", "itertools", "struct", "typing", "bisect", "heapq",
+    "__future__", "bisect", "collections", "dataclasses", "enum", "hashlib", "heapq", "itertools", "struct",
+    "typing",
 }  # fmt: skip
 ENGINE_NAMES_FOR_PERSISTENCE = {"engine.types"}
 

@@ -1,0 +1,6 @@
+from typing_extensions import Buffer
+
+IMPLEMENTATION: str
+
+def crc32c(buffer: Buffer, value: int = 0) -> int: ...
+def crc32c_table(buffer: Buffer, value: int = 0) -> int: ...

@@ -6,6 +6,7 @@ The way of a command::
 """
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from engine.reference import admin, invariants, money, sections, trading
 from engine.reference.events import Events
 from engine.reference.records import Command, IdempotencyEntry
 from engine.reference.venue import Venue
-from engine.types import COMMAND, EVENT, QUEUED, VERSION, CommandType, Reason
+from engine.types import COMMAND, EVENT, LEVEL, QUEUED, VERSION, CommandType, Reason, Side
 
 Handler = Callable[[Venue, Command, Events], Reason]
 
@@ -143,6 +144,16 @@ class Engine:
         """32 bytes, independent of memory layout; O(n log n)."""
         self._refuse_tainted()
         return state.state_hash(self.dump())
+
+    def depth(self, market: int, levels: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
+        """Best levels of the bids and of the asks, the best first: LEVEL[n] each; O(levels)."""
+        self._refuse_tainted()
+        book = self._venue.books[market]
+        bids, asks = (
+            [(level.price, level.total, len(level.orders)) for level in islice(book.levels(side), levels)]
+            for side in Side
+        )
+        return np.array(bids, LEVEL), np.array(asks, LEVEL)
 
     def audit(self) -> None:
         """The full sweep.

@@ -1,0 +1,324 @@
+"""What the gateway reads: rows as the last committed batch left them.
+
+Integers as stored (ticks, lots, atoms); the gateway formats them. Pages go by
+sequence, newest first: the next page starts below the last row's `cursor`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+from engine.types import CommandType, Reason
+from persistence.identity import public_order_id
+from persistence.postgres.pool import Pool
+
+PAGE_MAX = 1000
+
+
+class OrderStatus(IntEnum):
+    """FIX OrdStatus (tag 39)."""
+
+    NEW = 0
+    PARTIALLY_FILLED = 1
+    FILLED = 2
+    CANCELED = 4
+    REJECTED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRow:
+    """An order's last known state.
+
+    A rejected one has `order_type`, `time_in_force` and `post_only` None: the
+    core does not say what it refused to read.
+    """
+
+    order_id: int
+    slot: int
+    account: int
+    market: int
+    side: int
+    order_type: int | None
+    time_in_force: int | None
+    post_only: bool | None
+    status: OrderStatus
+    reason: int
+    price: int
+    quantity: int
+    filled: int
+    leaves: int
+    cancelled: int
+    notional: int
+    fee: int
+    client_order_id: str | None
+    idempotency_key: str | None
+    created_sequence: int
+    updated_sequence: int
+    created_at: datetime
+    updated_at: datetime
+    priority: int
+
+    @property
+    def public_id(self) -> str:
+        """The text that clients use."""
+        return public_order_id(self.order_id, self.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class FillRow:
+    """One side of a trade."""
+
+    trade_id: str
+    sequence: int
+    number: int
+    created_at: datetime
+    market: int
+    account: int
+    order_id: int
+    slot: int
+    side: int
+    price: int
+    quantity: int
+    fee: int
+    taker: bool
+
+    @property
+    def public_order_id(self) -> str:
+        """The text of its order."""
+        return public_order_id(self.order_id, self.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class TradeRow:
+    """A trade, as the public sees it; `taker_side` is the aggressor's."""
+
+    trade_id: str
+    sequence: int
+    number: int
+    created_at: datetime
+    market: int
+    price: int
+    quantity: int
+    taker_side: int
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceRow:
+    """One asset of an account, atoms."""
+
+    account: int
+    asset: int
+    available: int
+    held: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A command that the core refused."""
+
+    sequence: int
+    created_at: datetime
+    command: int
+    account: int
+    market: int
+    order_id: int | None
+    slot: int
+    side: int
+    price: int
+    quantity: int
+    reason: int
+    client_order_id: str | None
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """What the rows are the state after."""
+
+    sequence: int
+    epoch: int
+    time_ns: int
+    venue_state: int
+    updated_at: datetime
+
+
+_ORDER_COLUMNS = (
+    "order_id, slot, account, market, side, order_type, time_in_force, post_only, status, reason, price, "
+    "quantity, filled, leaves, cancelled, notional, fee, client_order_id, idempotency_key, created_sequence, "
+    "updated_sequence, created_at, updated_at, priority"
+)
+_REJECTION_COLUMNS = (
+    "sequence, created_at, command, account, market, order_id, slot, side, price, quantity, reason, "
+    "client_order_id, idempotency_key"
+)
+_FILL_COLUMNS = (
+    "f.trade_id, f.sequence, f.number, f.created_at, f.market, f.account, f.order_id, o.slot, f.side, "
+    "f.price, f.quantity, f.fee, f.taker"
+)
+_TRADE_COLUMNS = "trade_id, sequence, number, created_at, market, price, quantity, taker_side"
+_NEWEST = (1 << 63) - 1
+
+
+class Queries:
+    """Reads. Each raises DatabaseUnavailable or DatabaseRefused; none is retried."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def as_of(self) -> AsOf:
+        """How far the rows are."""
+        rows = await self._fetch("SELECT sequence, epoch, time_ns, venue_state, updated_at FROM projection")
+        return AsOf(**dict(rows[0]))
+
+    async def order(self, order_id: int) -> OrderRow | None:
+        """By id; a rejected one too."""
+        return await self._order("order_id = $1", order_id)
+
+    async def order_by_client_id(self, account: int, client_order_id: str) -> OrderRow | None:
+        """The newest order under a client order id."""
+        return await self._order("account = $1 AND client_order_id = $2", account, client_order_id)
+
+    async def order_by_key(self, account: int, idempotency_key: str) -> OrderRow | None:
+        """The newest order under an idempotency key. A refusal by VENUE_DRAINING does not use up its key."""
+        return await self._order("account = $1 AND idempotency_key = $2", account, idempotency_key)
+
+    async def rejection(self, sequence: int) -> Rejection | None:
+        """The refusal of the command with this sequence, of any type."""
+        rows = await self._fetch(f"SELECT {_REJECTION_COLUMNS} FROM rejections WHERE sequence = $1", sequence)
+        return Rejection(**dict(rows[0])) if rows else None
+
+    async def rejection_by_key(self, account: int, idempotency_key: str) -> Rejection | None:
+        """The newest refusal under a key, of any command but those that do not use it up."""
+        rows = await self._fetch(
+            f"""SELECT {_REJECTION_COLUMNS} FROM rejections
+                 WHERE account = $1 AND idempotency_key = $2 AND reason <> $3
+                 ORDER BY sequence DESC LIMIT 1""",
+            account,
+            idempotency_key,
+            int(Reason.VENUE_DRAINING),
+        )
+        return Rejection(**dict(rows[0])) if rows else None
+
+    async def open_orders(
+        self, account: int, *, market: int | None = None, before: int = _NEWEST, limit: int = 100
+    ) -> list[OrderRow]:
+        """Live orders created before sequence `before`, newest first."""
+        rows = await self._fetch(
+            f"""SELECT {_ORDER_COLUMNS} FROM orders
+                 WHERE account = $1 AND status < 2 AND created_sequence < $2
+                   AND ($3::integer IS NULL OR market = $3)
+                 ORDER BY created_sequence DESC LIMIT $4""",
+            account,
+            before,
+            market,
+            _page(limit),
+        )
+        return [_order_row(row) for row in rows]
+
+    async def fills_of_order(self, order_id: int, *, limit: int = PAGE_MAX) -> list[FillRow]:
+        """An order's fills, oldest first."""
+        rows = await self._fetch(
+            f"""SELECT {_FILL_COLUMNS} FROM fills f JOIN orders o USING (order_id)
+                 WHERE f.order_id = $1 ORDER BY f.sequence, f.number LIMIT $2""",
+            order_id,
+            _page(limit),
+        )
+        return [FillRow(**dict(row)) for row in rows]
+
+    async def fills(
+        self, account: int, *, before: tuple[int, int, int] = (_NEWEST, 0, 0), limit: int = 100
+    ) -> list[FillRow]:
+        """An account's fills below `before` (sequence, number, side), newest first."""
+        rows = await self._fetch(
+            f"""SELECT {_FILL_COLUMNS} FROM (
+                    SELECT * FROM fills
+                     WHERE account = $1 AND sequence <= $2 AND (sequence, number, side) < ($2, $3, $4)
+                     ORDER BY sequence DESC, number DESC, side DESC LIMIT $5) f
+                  JOIN orders o USING (order_id)
+                 ORDER BY f.sequence DESC, f.number DESC, f.side DESC""",
+            account,
+            *before,
+            _page(limit),
+        )
+        return [FillRow(**dict(row)) for row in rows]
+
+    async def trades(
+        self, market: int, *, before: tuple[int, int] = (_NEWEST, 0), limit: int = 100
+    ) -> list[TradeRow]:
+        """A market's trades below `before` (sequence, number), newest first."""
+        rows = await self._fetch(
+            f"""SELECT {_TRADE_COLUMNS} FROM trades WHERE market = $1 AND (sequence, number) < ($2, $3)
+                 ORDER BY sequence DESC, number DESC LIMIT $4""",
+            market,
+            *before,
+            _page(limit),
+        )
+        return [TradeRow(**dict(row)) for row in rows]
+
+    async def balances(self, account: int) -> list[BalanceRow]:
+        """An account's balances by asset."""
+        rows = await self._fetch(
+            """SELECT account, asset, available, held, sequence FROM balances
+                WHERE account = $1 ORDER BY asset""",
+            account,
+        )
+        return [BalanceRow(**dict(row)) for row in rows]
+
+    async def _order(self, where: str, *arguments: Any) -> OrderRow | None:
+        rows = await self._fetch(
+            f"SELECT {_ORDER_COLUMNS} FROM orders WHERE {where} ORDER BY created_sequence DESC LIMIT 1",
+            *arguments,
+        )
+        refused = await self._fetch(
+            f"""SELECT {_REJECTION_COLUMNS} FROM rejections
+                 WHERE {where} AND command = {int(CommandType.NEW)} AND reason <> {int(Reason.VENUE_DRAINING)}
+                 ORDER BY sequence DESC LIMIT 1""",
+            *arguments,
+        )
+        if refused and (not rows or refused[0]["sequence"] > rows[0]["created_sequence"]):
+            return _rejected(refused[0])
+        return _order_row(rows[0]) if rows else None
+
+    async def _fetch(self, query: str, *arguments: Any) -> list[Any]:
+        async with self._pool.acquire() as connection:
+            return list(await connection.fetch(query, *arguments))
+
+
+def _page(limit: int) -> int:
+    if not 0 < limit <= PAGE_MAX:
+        raise ValueError(f"a page of {limit} rows; 1 to {PAGE_MAX}")
+    return limit
+
+
+def _order_row(row: Any) -> OrderRow:
+    values = dict(row)
+    values.update(
+        status=OrderStatus(values["status"]), notional=int(values["notional"]), fee=int(values["fee"])
+    )
+    return OrderRow(**values)
+
+
+def _rejected(row: Any) -> OrderRow:
+    values = dict(row)
+    sequence, at = values.pop("sequence"), values.pop("created_at")
+    del values["command"]
+    values["order_id"] = values["order_id"] or sequence
+    return OrderRow(
+        **values,
+        order_type=None,
+        time_in_force=None,
+        post_only=None,
+        status=OrderStatus.REJECTED,
+        filled=0,
+        leaves=0,
+        cancelled=0,
+        notional=0,
+        fee=0,
+        created_sequence=sequence,
+        updated_sequence=sequence,
+        created_at=at,
+        updated_at=at,
+        priority=sequence,
+    )

@@ -4,7 +4,7 @@ One row is one message and becomes exactly one command, so that the row behind
 an event is `sequence - first sequence`: no table leads back from events to input.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -76,8 +76,16 @@ class Flow:
 
     def first(self, rows: int) -> "Flow":
         """The first `rows` rows, as a flow."""
-        columns = (self.number, self.op, self.order, self.side, self.price, self.quantity)
-        return Flow(self.name, *(column[:rows] for column in columns), prefill=min(self.prefill, rows))
+        return replace(
+            self,
+            number=self.number[:rows],
+            op=self.op[:rows],
+            order=self.order[:rows],
+            side=self.side[:rows],
+            price=self.price[:rows],
+            quantity=self.quantity[:rows],
+            prefill=min(self.prefill, rows),
+        )
 
     def commands(self, start: int, stop: int) -> NDArray[np.void]:
         """COMMAND[stop - start] of these rows, for market 1 of `api.flow.venue`; 0.1 µs a row.

@@ -38,6 +38,7 @@ from engine.types import Side
 
 EXPANDED_BYTES_MAX = 4 << 30
 """A compressed file that grows beyond this is refused."""
+_READ_BYTES = 1 << 20
 ORDER_MAX = (1 << 63) - 1
 
 _INPUT_COLUMNS = ("n", "phase", "op", "id", "side", "px", "qty")
@@ -196,7 +197,7 @@ def read_edge_cases(path: Path) -> list[EdgeCase]:
     try:
         cases = json.loads(path.read_bytes())["cases"]
         return [
-            EdgeCase(_message_flow(name, np.array(case["messages"], np.int64).T), case["reports"])
+            EdgeCase(_message_flow(name, list(np.array(case["messages"], np.int64).T)), case["reports"])
             for name, case in cases.items()
         ]
     except (OSError, ValueError, LookupError, TypeError) as problem:
@@ -204,15 +205,20 @@ def read_edge_cases(path: Path) -> list[EdgeCase]:
 
 
 def _expand(path: Path) -> bytes:
-    """The whole of a .zst file."""
+    """The one frame of a .zst file, whole: a reader that streams would take a torn one for short."""
+    content = bytearray()
+    frame = zstandard.ZstdDecompressor().decompressobj()
     try:
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-            content: bytes = stream.read(EXPANDED_BYTES_MAX)
+        with path.open("rb") as file:
+            while not frame.eof and (part := file.read(_READ_BYTES)):
+                content += frame.decompress(part)
+                if len(content) > EXPANDED_BYTES_MAX:
+                    raise UnusableInput(str(path), f"expands beyond {EXPANDED_BYTES_MAX} bytes")
+            if not frame.eof or frame.unused_data or file.read(1):
+                raise UnusableInput(str(path), "is not one whole zstd frame; it may be cut off")
     except (OSError, zstandard.ZstdError) as problem:
         raise UnusableInput(str(path), f"cannot be read: {problem}") from problem
-    if len(content) == EXPANDED_BYTES_MAX:
-        raise UnusableInput(str(path), f"expands to {EXPANDED_BYTES_MAX} bytes or more")
-    return content
+    return bytes(content)
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> Any:
@@ -256,7 +262,7 @@ def _read_csv_flow(path: Path) -> Flow:
     known = np.isin(ops, list(_CSV_OPS))
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
-        raise UnusableInput(str(path), f"n {number[row]}: unknown op {ops[row]!r}")
+        raise UnusableInput(str(path), f"n {number[row]}: unknown op {str(ops[row])!r}")
     op = np.zeros(len(ops), np.uint8)
     for letter, meaning in _CSV_OPS.items():
         op[ops == letter] = meaning

@@ -168,7 +168,7 @@ def new_engine(*, twin: bool) -> Engine:
         from engine.reference import Engine as Twin
 
         return Twin()
-    from engine import Engine as Core
+    from engine.core import Engine as Core
 
     return Core()
 
@@ -230,12 +230,13 @@ class _Run:
 
     def _read_back(self, events: NDArray[np.void]) -> None:
         self._fills.append(fills_of(self.flow, events, self._first_sequence))
-        for event in events[events["type"] == EventType.REJECTED]:
-            reason = Reason(int(event["reason"]))
-            self.refused[reason.name] += 1
-            if reason not in _EXPECTED_REFUSALS and not self.first_refusal:
-                row = int(event["sequence"]) - self._first_sequence
-                self.first_refusal = f"{reason.name} for\n{self.flow.around(row)}"
+        refused = events[events["type"] == EventType.REJECTED]
+        for code, count in zip(*np.unique(refused["reason"], return_counts=True), strict=True):
+            self.refused[Reason(int(code)).name] += int(count)
+        surprising = refused[~np.isin(refused["reason"], _EXPECTED_REFUSALS)]
+        if len(surprising) and not self.first_refusal:
+            row = int(surprising["sequence"][0]) - self._first_sequence
+            self.first_refusal = f"{Reason(int(surprising['reason'][0])).name} for\n{self.flow.around(row)}"
         if self.report is not None:
             lines = report_lines(self.flow, events, self._first_sequence)
             self.report.feed(lines)

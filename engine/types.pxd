@@ -178,3 +178,127 @@ cdef struct Event:
     int64_t quantity
     int64_t leaves
     int64_t amount
+
+# The sections of the state.
+
+cdef struct VenueRecord:
+    uint64_t sequence
+    int64_t time_ns
+    uint64_t epoch
+    uint64_t accepted_no
+    uint64_t events
+    uint64_t trades
+    uint32_t rules_version
+    uint32_t state
+    uint64_t spare_0
+    uint64_t spare_1
+    uint64_t spare_2
+    uint64_t spare_3
+    uint64_t spare_4
+
+cdef struct AssetRecord:
+    uint32_t asset
+    uint32_t spare_0
+    int64_t net_deposits
+    uint64_t spare_1
+    uint64_t spare_2
+
+cdef struct MarketRecord:
+    uint32_t market
+    uint32_t base_asset
+    uint32_t quote_asset
+    uint32_t state
+    int64_t tick_atoms
+    int64_t lot_atoms
+    int32_t maker_fee_ppm
+    int32_t taker_fee_ppm
+    int64_t last_price
+    uint64_t spare_0
+    uint64_t spare_1
+    uint64_t spare_2
+    uint64_t spare_3
+    uint64_t spare_4
+    uint64_t spare_5
+
+cdef struct AccountRecord:
+    uint32_t account
+    uint32_t state
+    uint64_t spare_0
+    uint64_t spare_1
+    uint64_t spare_2
+
+cdef struct BalanceRecord:
+    uint32_t account
+    uint32_t asset
+    int64_t available
+    int64_t held
+    uint64_t spare_0
+
+cdef struct OrderRecord:
+    uint64_t order_id
+    uint32_t slot
+    uint32_t account
+    uint32_t market
+    uint8_t side
+    uint8_t order_type
+    uint8_t time_in_force
+    uint8_t self_trade
+    uint16_t flags
+    uint16_t spare_0
+    uint32_t fee_residue
+    int64_t price
+    int64_t quantity
+    int64_t filled
+    int64_t leaves
+    int64_t hold
+    uint64_t priority
+    uint64_t client_id_lo
+    uint64_t client_id_hi
+    int32_t maker_fee_ppm
+    int32_t taker_fee_ppm
+    int64_t trigger_price
+    int64_t expire_time_ns
+    uint64_t spare_1
+    uint64_t spare_2
+    uint64_t spare_3
+    uint64_t spare_4
+    uint64_t spare_5
+
+cdef struct TransactionRecord:
+    uint64_t id_lo
+    uint64_t id_hi
+    uint64_t sequence
+    int64_t quantity
+    uint32_t account
+    uint32_t asset
+    uint32_t type
+    uint32_t spare_0
+    uint64_t spare_1
+    uint64_t spare_2
+
+cdef struct KeyRecord:
+    uint64_t hash_0
+    uint64_t hash_1
+    uint64_t hash_2
+    uint64_t hash_3
+    uint32_t account
+    uint32_t scopes
+    int64_t expire_time_ns
+    uint64_t sequence
+    uint64_t revoked
+
+cdef struct IdempotencyRecord:
+    uint64_t key_lo
+    uint64_t key_hi
+    uint64_t body
+    uint64_t sequence
+    int64_t time_ns
+    uint32_t account
+    uint32_t spare_0
+    uint64_t spare_1
+    uint64_t spare_2
+
+cdef struct LevelRecord:
+    int64_t price
+    int64_t quantity
+    int64_t orders

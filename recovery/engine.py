@@ -1,0 +1,23 @@
+"""What recovery and the engine process need of an engine; `engine.Engine` and its twin have it."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Records = npt.NDArray[np.void]
+
+
+class AnyEngine(Protocol):
+    """See `engine/README.md`.  A class with this shape can stand in, as tests of faults do."""
+
+    def __init__(self) -> None: ...
+    @property
+    def sequence(self) -> int: ...
+    def apply(self, commands: Records) -> Records: ...
+    def dump(self) -> dict[str, Any]: ...
+    @classmethod
+    def load(cls, arrays: Mapping[str, Any]) -> Self: ...
+    def state_hash(self) -> bytes: ...
+    def audit(self) -> None: ...

@@ -3,7 +3,7 @@
 # Each function returns the reason of a rejection, or NONE when it was carried out.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from engine.book cimport QUEUED, Books, Ladder
+from engine.books cimport QUEUED, Books, Ladder
 from engine.index cimport ABSENT, hash_words, index_add, index_next, index_reserve, index_start
 from engine.int128 cimport add_overflows
 from engine.ledger cimport Balance, balance_find, balance_open, balance_touch, ledger_reserve

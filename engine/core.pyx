@@ -9,8 +9,8 @@ The way of a command, in the files that take it::
     invariants  BALANCE events, what must hold
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 
 cimport numpy as cnp
 
@@ -18,40 +18,24 @@ import numpy as np
 
 from engine import state as canonical
 from engine import types
-from engine.errors import InvariantViolation, Tainted
 
-from engine.book cimport Ladder, Level, NO_LINK, book_find_id
+from engine.admin cimport key_add, transaction_add
+from engine.books cimport book_find_id
 from engine.dispatch cimport execute
 from engine.idempotency cimport SeenKey, idempotency_find, seen_at
 from engine.index cimport ABSENT
 from engine.ledger cimport Balance, balance_find
 from engine.sections cimport (
-    read_accounts, read_assets, read_balance, read_market, read_order, read_orders, read_seen, read_venue,
+    read_accounts, read_assets, read_balance, read_market, read_orders, read_seen, read_venue,
     write_balance, write_market, write_order, write_orders, write_seen, write_venue,
 )
-from engine.admin cimport key_add, transaction_add
 from engine.sweep cimport sweep
 from engine.types cimport *
-from engine.venue cimport Market, Venue, venue_free, venue_init
+from engine.writer cimport Writer
 
 cnp.import_array()
 
-cdef object COMMAND_DTYPE = types.COMMAND
-cdef object EVENT_DTYPE = types.EVENT
-cdef enum:
-    EVENTS_MINIMUM = 1024
-
-
-cdef int grow_events(void* owner) noexcept with gil:
-    """Called by `emit` when the buffer is full."""
-    try:
-        (<Engine>owner)._grow_events()
-    except MemoryError:
-        return -1
-    return 0
-
-
-cdef class Engine:
+cdef class Engine(Writer):
     """An empty venue; commands fill it.
 
     Not for two threads at a time: a call during a call raises RuntimeError.
@@ -63,34 +47,6 @@ cdef class Engine:
     >>> len(venue.apply(make.open_asset()))
     1
     """
-
-    cdef Venue venue
-    cdef object events          # the buffer of EVENT; views of older, smaller ones stay good
-    cdef str cause
-    cdef bint is_busy
-
-    def __cinit__(self):
-        memset(&self.venue, 0, sizeof(Venue))
-        if venue_init(&self.venue) < 0:
-            raise MemoryError()
-        self.venue.owner = <void*>self
-        self.venue.grow_events = grow_events
-        self._grow_events()
-
-    def __dealloc__(self):
-        venue_free(&self.venue)
-
-    cdef int _grow_events(self) except -1:
-        """Double the buffer; what was written moves along."""
-        cdef uint64_t capacity = max(2 * self.venue.events_capacity, <uint64_t>EVENTS_MINIMUM)
-        cdef cnp.ndarray grown = np.empty(capacity, dtype=EVENT_DTYPE)
-        if self.venue.events_count:
-            memcpy(cnp.PyArray_DATA(grown), self.venue.events, self.venue.events_count * sizeof(Event))
-        self.venue.events = <Event*>cnp.PyArray_DATA(grown)
-        self.venue.events_capacity = capacity
-        grown.setflags(write=False)
-        self.events = grown
-        return 0
 
     def apply(self, commands):
         """Apply commands in order.
@@ -115,61 +71,15 @@ cdef class Engine:
         Tainted
             It was before.
         """
-        cdef cnp.ndarray batch
-        cdef const Command* command
         cdef uint64_t count, at
+        cdef const Command* command = self._begin(commands, &count)
         cdef bint goes_on = True
-        if not isinstance(commands, np.ndarray):
-            raise TypeError(f"COMMAND[n] expected, got {type(commands).__name__}")
-        batch = commands
-        if batch.dtype is not COMMAND_DTYPE and batch.dtype != COMMAND_DTYPE:
-            raise TypeError(f"COMMAND[n] expected, got dtype {batch.dtype}")
-        if cnp.PyArray_NDIM(batch) != 1 or not cnp.PyArray_IS_C_CONTIGUOUS(batch):
-            raise ValueError("COMMAND[n] in one contiguous dimension expected; use numpy.ascontiguousarray")
-        if <size_t>cnp.PyArray_DATA(batch) & 7:
-            raise ValueError("COMMAND[n] aligned to 8 bytes expected; copy the array")
-        self._enter()
-        command = <const Command*>cnp.PyArray_DATA(batch)
-        count = cnp.PyArray_DIM(batch, 0)
-        self.venue.events_count = 0
-        self.is_busy = True
         with nogil:
             for at in range(count):
                 if not execute(&self.venue, &command[at]):
                     goes_on = False
                     break
-        self.is_busy = False
-        if not goes_on:
-            self._fail()
-        return self.events[:self.venue.events_count]
-
-    cdef int _enter(self) except -1:
-        """Refuse what a tainted or busy engine must not do."""
-        if self.is_busy:
-            raise RuntimeError("another thread is in this engine; it has a single writer")
-        if self.cause is not None:
-            raise Tainted(self.cause)
-        return 0
-
-    cdef int _fail(self) except -1:
-        """Taint the engine and raise what was found."""
-        if self.venue.is_out_of_memory:
-            self.cause = f"out of memory at sequence {self.venue.sequence}"
-            raise MemoryError(self.cause)
-        violation = InvariantViolation(
-            f"I{self.venue.violation.invariant}",
-            self.venue.violation.sequence,
-            self.venue.violation.account,
-            self.venue.violation.asset,
-            self.venue.violation.delta,
-        )
-        self.cause = str(violation)
-        raise violation
-
-    @property
-    def sequence(self):
-        """Sequence of the last command applied, 0 at first."""
-        return self.venue.sequence
+        return self._end(goes_on)
 
     @property
     def time_ns(self):
@@ -212,32 +122,6 @@ cdef class Engine:
         """Hash of the state: 32 bytes, independent of memory layout; O(state)."""
         self._enter()
         return canonical.state_hash(self.dump())
-
-    def depth(self, uint32_t market, uint32_t levels=0):
-        """Best levels of a market, the best first.
-
-        Parameters
-        ----------
-        market : int
-        levels : int
-            How many at most on each side; 0 for all.
-
-        Returns
-        -------
-        (bids, asks) : LEVEL[n] each
-
-        Raises
-        ------
-        KeyError
-            No such market.
-        """
-        self._enter()
-        if market == 0 or market > self.venue.markets_count:
-            raise KeyError(market)
-        return (
-            side_depth(&self.venue, market * 2, levels),
-            side_depth(&self.venue, market * 2 + 1, levels),
-        )
 
     def balances(self, uint32_t account):
         """The balances of an account that are not zero, by asset: BALANCE[n]; O(assets)."""
@@ -406,19 +290,3 @@ cdef class Engine:
 cdef void* address(dict arrays, str section):
     """Where the records of a section lie."""
     return cnp.PyArray_DATA(arrays[section])
-
-
-cdef object side_depth(const Venue* venue, uint32_t ladder, uint32_t levels):
-    """One side of `depth`."""
-    cdef const Ladder* side = &venue.book.ladders[ladder]
-    cdef uint32_t count = side.count if levels == 0 or side.count < levels else levels
-    cdef cnp.ndarray records = np.empty(count, dtype=types.LEVEL)
-    cdef LevelRecord* out = <LevelRecord*>cnp.PyArray_DATA(records)
-    cdef const Level* level
-    cdef uint32_t at
-    for at in range(count):
-        level = &venue.book.levels[side.rungs[side.count - 1 - at].level]
-        out[at].price = level.price
-        out[at].quantity = level.total
-        out[at].orders = level.count
-    return records

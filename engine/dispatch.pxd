@@ -6,7 +6,7 @@ from engine.admin cimport (
     run_revoke_key, run_set_account_state, run_set_market_state, run_set_venue_state, run_start,
     run_transfer,
 )
-from engine.book cimport QUEUED
+from engine.books cimport QUEUED
 from engine.idempotency cimport (
     IDEMPOTENCY_WINDOW_NS, SeenKey, idempotency_find, idempotency_pop, idempotency_push,
     idempotency_reserve, seen_at,

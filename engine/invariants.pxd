@@ -5,7 +5,7 @@
 # What is compared is kept by different hands: see the table in README.
 from libc.stdint cimport int64_t, uint32_t
 
-from engine.book cimport Ladder
+from engine.books cimport Ladder
 from engine.int128 cimport unlikely
 from engine.ledger cimport Balance
 from engine.types cimport EVENT_BALANCE, NO_SLOT

@@ -8,7 +8,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from engine.book cimport Order
+from engine.books cimport Order
 from engine.index cimport ABSENT, Index, hash_words, index_add, index_next, index_reserve, index_start
 from engine.int128 cimport i128, likely, multiply_overflows, unlikely
 from engine.memory cimport memory_grow

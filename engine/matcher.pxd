@@ -4,7 +4,7 @@
 # the compiler makes the engine's matcher and the bare book's from the same text.
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from engine.book cimport (
+from engine.books cimport (
     NO_LINK, Books, Ladder, Level, Order, book_append, book_forget, book_unlink, level_shrink,
 )
 from engine.int128 cimport likely, unlikely

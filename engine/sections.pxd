@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from engine.admin cimport key_add, market_open, transaction_add
-from engine.book cimport NO_LINK, Books, Ladder, Order, book_append, book_enter, book_reserve
+from engine.books cimport NO_LINK, Books, Ladder, Order, book_append, book_enter, book_reserve
 from engine.idempotency cimport SeenKey, idempotency_push, idempotency_reserve, seen_at
 from engine.index cimport ABSENT
 from engine.ledger cimport Balance, balance_open, carry_hold, ledger_reserve

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from engine.book cimport NO_LINK, Books, Ladder, Level, Order, key_of, level_find
+from engine.books cimport NO_LINK, Books, Ladder, Level, Order, key_of, level_find
 from engine.int128 cimport i128
 from engine.invariants cimport check_market
 from engine.ledger cimport Balance, buy_hold

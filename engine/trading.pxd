@@ -3,7 +3,7 @@
 # Each function returns the reason of a rejection, or NONE when it was carried out.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from engine.book cimport (
+from engine.books cimport (
     QUEUED, Books, Order, book_enter, book_find_client, book_find_id, book_reserve, level_shrink,
 )
 from engine.index cimport ABSENT

@@ -2,7 +2,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from engine.book cimport Books, Order, book_free, book_init
+from engine.books cimport Books, Order, book_free, book_init
 from engine.idempotency cimport Idempotency, idempotency_free
 from engine.index cimport Index
 from engine.int128 cimport unlikely

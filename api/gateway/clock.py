@@ -1,0 +1,25 @@
+"""Logged time as text, and the gateway's own clocks."""
+
+import time
+from datetime import UTC, datetime
+
+_SECOND = 1_000_000_000
+_cached: tuple[int, str] = (-1, "")
+
+
+def iso(time_ns: int) -> str:
+    """RFC 3339 text of nanoseconds since 1970, UTC.
+
+    >>> iso(1_500_000_000)
+    '1970-01-01T00:00:01.500000000Z'
+    """
+    global _cached
+    second, rest = divmod(time_ns, _SECOND)
+    if _cached[0] != second:
+        _cached = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return f"{_cached[1]}.{rest:09d}Z"
+
+
+def wall_ns() -> int:
+    """Wall clock in nanoseconds; only for what never reaches the core."""
+    return time.time_ns()

@@ -17,7 +17,18 @@ from engine.reference import admin, invariants, money, sections, trading
 from engine.reference.events import Events
 from engine.reference.records import Command, IdempotencyEntry
 from engine.reference.venue import Venue
-from engine.types import COMMAND, EVENT, LEVEL, QUEUED, VERSION, CommandType, Reason, Side
+from engine.types import (
+    COMMAND,
+    EVENT,
+    LEVEL,
+    NO_SLOT,
+    QUEUED,
+    VERSION,
+    CommandType,
+    Reason,
+    Side,
+    VenueState,
+)
 
 Handler = Callable[[Venue, Command, Events], Reason]
 
@@ -62,6 +73,25 @@ class Engine:
         """Sequence of the last command applied."""
         return self._venue.sequence
 
+    @property
+    def time_ns(self) -> int:
+        """Logged time of the last command applied."""
+        return self._venue.time_ns
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the process that writes."""
+        return self._venue.epoch
+
+    @property
+    def accepted_no(self) -> int:
+        """Highest number of the submissions queue that was applied."""
+        return self._venue.accepted_no
+
+    @property
+    def venue_state(self) -> VenueState:
+        return VenueState(self._venue.state)
+
     def apply(self, commands: NDArray[np.void]) -> NDArray[np.void]:
         """Apply commands in order.
 
@@ -76,14 +106,18 @@ class Engine:
 
         Raises
         ------
+        TypeError, ValueError
+            Not such an array; nothing was touched.
         InvariantViolation
-            The engine is tainted from then on.
+            The commands before it were applied, no events come out, the engine is tainted.
         Tainted
             It was before.
         """
+        if not isinstance(commands, np.ndarray) or commands.dtype != COMMAND:
+            raise TypeError(f"COMMAND[n] expected, got {getattr(commands, 'dtype', type(commands).__name__)}")
+        if commands.ndim != 1:
+            raise ValueError("COMMAND[n] in one dimension expected")
         self._refuse_tainted()
-        if commands.dtype != COMMAND or commands.ndim != 1:
-            raise TypeError(f"COMMAND[n] expected, got {commands.dtype} with {commands.ndim} dimensions")
         events = Events()
         try:
             for row in commands.tolist():
@@ -145,12 +179,41 @@ class Engine:
         self._refuse_tainted()
         return state.state_hash(self.dump())
 
-    def depth(self, market: int, levels: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
-        """Best levels of the bids and of the asks, the best first: LEVEL[n] each; O(levels)."""
+    def balances(self, account: int) -> NDArray[np.void]:
+        """The balances of an account that are not zero, by asset: BALANCE[n]."""
+        return _of_account(self.dump()["balances"], account)
+
+    def orders(self, account: int) -> NDArray[np.void]:
+        """The live orders of an account in canonical order: ORDER[n]."""
+        return _of_account(self.dump()["orders"], account)
+
+    def order(self, order_id: int, slot: int = NO_SLOT) -> np.void | None:
+        """The live order of that name, an ORDER record, or None; without a slot only QUEUED ids are found."""
+        self._refuse_tainted()
+        found = self._venue.orders.find_id(order_id, slot)
+        return None if found is None else sections.order_record(found)
+
+    def find_key(self, account: int, key: int) -> int:
+        """Sequence of the command that an account sent under an idempotency key, or 0."""
+        self._refuse_tainted()
+        entry = self._venue.idempotency.find(account, key)
+        return 0 if entry is None else entry.sequence
+
+    def depth(self, market: int, levels: int = 0) -> tuple[NDArray[np.void], NDArray[np.void]]:
+        """Best levels of the bids and of the asks, the best first, 0 for all: LEVEL[n] each; O(levels).
+
+        Raises
+        ------
+        KeyError
+            The market is unknown.
+        """
         self._refuse_tainted()
         book = self._venue.books[market]
         bids, asks = (
-            [(level.price, level.total, len(level.orders)) for level in islice(book.levels(side), levels)]
+            [
+                (level.price, level.total, len(level.orders))
+                for level in islice(book.levels(side), levels or None)
+            ]
             for side in Side
         )
         return np.array(bids, LEVEL), np.array(asks, LEVEL)
@@ -196,6 +259,11 @@ def _passes_prelude(venue: Venue, command: Command, events: Events) -> bool:
             events.rejected(command, Reason.IDEMPOTENCY_QUOTA)
             return False
     return True
+
+
+def _of_account(records: NDArray[np.void], account: int) -> NDArray[np.void]:
+    mine: NDArray[np.void] = records[records["account"] == account]
+    return mine
 
 
 def _run(venue: Venue, handler: Handler, command: Command, events: Events) -> Reason:

@@ -163,6 +163,12 @@ _ORDER_FIELDS = (
 )
 
 
+def order_record(order: Order) -> np.void:
+    """One ORDER record."""
+    record: np.void = _array("orders", [_order(order)])[0]
+    return record
+
+
 def _order(order: Order) -> Record:
     fields = {field: getattr(order, field) for field in _ORDER_FIELDS}
     return fields | _split("client_id", order.client_id)

@@ -18,13 +18,13 @@ _MAY_CHANGE_BY_REFUSAL = ("sequence", "time_ns", "events", "accepted_no")
 
 
 class Engine(Protocol):
-    sequence: int
-
     def apply(self, commands: Any) -> Any: ...
     def dump(self) -> Any: ...
     def state_hash(self) -> bytes: ...
     def audit(self) -> None: ...
-    def depth(self, market: int, levels: int) -> Any: ...
+    def depth(self, market: int, levels: int = 0) -> Any: ...
+    def order(self, order_id: int, slot: int = ...) -> Any: ...
+    def find_key(self, account: int, key: int) -> int: ...
 
 
 def record(random: Random, twin: Engine, length: int) -> tuple[Commands, list[bytes]]:
@@ -88,12 +88,33 @@ def same_state(one: Engine, other: Engine) -> None:
     assert one.state_hash() == other.state_hash()
 
 
+def same_answers(one: Engine, other: Engine) -> None:
+    """Every question about the state is answered alike."""
+    dump = one.dump()
+    for name in ("sequence", "time_ns", "epoch", "accepted_no", "venue_state"):
+        assert getattr(one, name) == getattr(other, name), name
+    for account in [*dump["accounts"]["account"].tolist(), 12345]:
+        for name in ("balances", "orders"):
+            left, right = (getattr(engine, name)(account) for engine in (one, other))
+            assert left.dtype == right.dtype and left.tobytes() == right.tobytes(), (name, account)
+    for order in dump["orders"]:
+        order_id, slot = int(order["order_id"]), int(order["slot"])
+        for names in ((order_id, slot), (order_id,), (order_id, slot + 1), (order_id + 1, slot), (0, slot)):
+            left, right = (engine.order(*names) for engine in (one, other))
+            assert (left is None) == (right is None), names
+            assert left is None or left.tobytes() == right.tobytes() == order.tobytes()
+    for entry in dump["idempotency"]:
+        account, key = int(entry["account"]), int(entry["key_hi"]) << 64 | int(entry["key_lo"])
+        assert one.find_key(account, key) == other.find_key(account, key) == entry["sequence"]
+        assert one.find_key(account + 50, key) == other.find_key(account + 50, key) == 0
+
+
 def depth_is_the_book(engine: Engine) -> None:
     """`depth` equals the orders of the dump, summed by price."""
     dump = engine.dump()
     orders = dump["orders"]
     for market in dump["markets"]["market"]:
-        for side, levels in zip(Side, engine.depth(int(market), 1000), strict=True):
+        for side, levels in zip(Side, engine.depth(int(market)), strict=True):
             mine = orders[(orders["market"] == market) & (orders["side"] == side)]
             summed: dict[int, list[int]] = {}
             for order in mine:
@@ -118,6 +139,7 @@ def agree(
     core = new_core()
     apply_in_batches(core, commands, events, cuts_of(random, len(commands)))
     same_state(twin, core)
+    same_answers(twin, core)
     depth_is_the_book(core)
     depth_is_the_book(twin)
 

@@ -376,7 +376,7 @@ class EngineLink:
             protocol = _Protocol(self)
             try:
                 await asyncio.wait_for(
-                    loop.create_unix_connection(lambda p=protocol: p, self._path), CONNECT_TIMEOUT_S
+                    loop.create_unix_connection(_given(protocol), self._path), CONNECT_TIMEOUT_S
                 )
             except OSError as error:
                 _log.debug("engine not reachable at %s: %s", self._path, error)
@@ -433,6 +433,11 @@ class EngineLink:
         self.in_flight = 0
         if was_connected and self._on_down is not None:
             self._on_down(error)
+
+
+def _given(protocol: "_Protocol") -> Callable[[], "_Protocol"]:
+    """The factory that asyncio wants, of a protocol that exists."""
+    return lambda: protocol
 
 
 class _Protocol(asyncio.BufferedProtocol):

@@ -13,6 +13,9 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 SOCKET_PATH_BYTES_MAX = 100
 """The kernel takes 107; a margin for names beside it."""
@@ -37,3 +40,10 @@ def engine_socket(data: Path) -> Path:
         return path
     digest = hashlib.blake2b(os.fsencode(data.resolve()), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"holdfast-{os.getuid()}-{digest}" / "engine.sock"
+
+
+def write_status(path: Path, content: dict[str, Any]) -> None:
+    """Replace a status file at once, without a sync: it says what is, and means nothing after a crash."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    temporary.replace(path)

@@ -252,7 +252,7 @@ class EngineServer:
                 if handler is None:
                     raise WireError(f"the engine does not expect {Kind(frame.kind).name}")
                 handler(connection, frame)
-                if connection.closed:
+                if connection.descriptor not in self._connections:
                     return
         except WireError as error:
             self._drop(connection, str(error))

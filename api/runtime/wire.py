@@ -22,8 +22,9 @@ This module is the protocol alone: bytes in, frames out.  It owns no socket.
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +71,8 @@ _KINDS = frozenset(int(kind) for kind in Kind)
 _RECORD_BYTES = {int(Kind.SUBMIT): COMMAND.itemsize, int(Kind.EVENTS): EVENT.itemsize}
 
 
-class Frame(NamedTuple):
+@dataclass(slots=True)
+class Frame:
     """One frame as received; `payload` is a view, valid until the decoder receives again."""
 
     kind: int
@@ -146,7 +148,7 @@ def encode_json(kind: Kind, value: dict[str, Any], *, correlation: int = 0, epoc
 
 def records_buffer(records: npt.NDArray[np.void]) -> memoryview:
     """The bytes of a contiguous record array, without a copy."""
-    return memoryview(records.view(np.uint8).reshape(-1))
+    return records.view(np.uint8).reshape(-1).data
 
 
 class Decoder:

@@ -323,6 +323,20 @@ class Submissions:
 
         return await self._pool.run(work)
 
+    async def claimed(self, epoch: int, *, after: int = 0, limit: int = 1024) -> list[Queued]:
+        """What this epoch has claimed past `after` and is not resolved yet, in accepted_no order.
+
+        After a lost commit or a restart of the drainer this, not the result of
+        `claim`, says what has to go to the engine.
+        """
+        return await self._read(
+            """WHERE s.state = 'CLAIMED' AND s.epoch = $1 AND s.accepted_no > $2
+               ORDER BY s.accepted_no LIMIT $3""",
+            epoch,
+            after,
+            limit,
+        )
+
     async def resolve(self, epoch: int, resolutions: Sequence[Resolution]) -> int:
         """CLAIMED by this epoch → DONE; how many were.
 

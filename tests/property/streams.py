@@ -191,7 +191,7 @@ class Stream:
             CommandType.SET_MARKET_STATE: self._set_market,
             CommandType.SET_VENUE_STATE: self._set_venue,
             CommandType.SET_ACCOUNT_STATE: self._set_account,
-            CommandType.START: lambda: {"quantity": self._epoch + self.random.choice((-1, 0, 1, 1, 5))},
+            CommandType.START: self._start,
         }.get(CommandType(kind))
         return drawn() if drawn else {}
 
@@ -347,6 +347,9 @@ class Stream:
         if shut and self.random.random() < 0.7:
             return {"account": self.random.choice(shut), "quantity": AccountState.ACTIVE}
         return {"account": self._account(), "quantity": self.random.choice((0, 1, 1, 2, -1))}
+
+    def _start(self) -> dict[str, int]:
+        return {"quantity": min(self._epoch + self.random.choice((-1, 0, 1, 1, 5)), INT64_MAX)}
 
     def _time(self) -> int:
         """Logged time: mostly still, often a little on, sometimes a day, rarely backwards."""

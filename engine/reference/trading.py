@@ -19,8 +19,9 @@ from engine.types import (
     VenueState,
 )
 
-_NEW_FLAGS = CommandFlag.POST_ONLY
-_AMEND_FLAGS = CommandFlag.LEAVES | CommandFlag.REDUCE | CommandFlag.REQUEUE
+# Plain integers: the complement of an IntFlag leaves out the bits that have no name.
+_NEW_FLAGS = int(CommandFlag.POST_ONLY)
+_AMEND_FLAGS = int(CommandFlag.LEAVES | CommandFlag.REDUCE | CommandFlag.REQUEUE)
 
 
 def new(venue: Venue, command: Command, events: Events) -> Reason:

@@ -136,7 +136,7 @@ def record_digest(dtype: np.dtype[Any]) -> int:
         fields = dtype.str
     else:
         fields = ";".join(
-            f"{name},{dtype.fields[name][0].str},{dtype.fields[name][1]}" for name in dtype.names
+            f"{name},{dtype.fields[name][0].str},{dtype.fields[name][1]}" for name in dtype.names or ()
         )
     digest = hashlib.blake2b(f"{dtype.itemsize};{fields}".encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "little")

@@ -46,8 +46,8 @@ from persistence.text import TextBuilder, TextTag
 SEGMENT_BYTES = 64 << 20
 GROUP_BYTES = 16 << 20
 """Capacity of the group buffer; an append beyond it commits first."""
-PREPARE_AT = 4
-"""The next segment is prepared once a quarter (1 / PREPARE_AT) of the current one is used."""
+PREPARE_AT = 16
+"""The next segment is prepared once 1 / PREPARE_AT of the current one is used."""
 
 
 class LogWriter:

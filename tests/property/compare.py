@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import SECTIONS, EventType, Side
+from engine.types import EVENT, SECTIONS, EventType, Side
 from tests.property.streams import Stream
 
 Arrays = dict[str, NDArray[np.void]]
@@ -160,8 +160,6 @@ def agree(
 
 def _difference(commands: Commands, events: list[bytes], start: int, stop: int, made: bytes) -> str:
     """The first command whose events differ, with both."""
-    from engine.types import EVENT
-
     at = 0
     for index in range(start, stop):
         expected = events[index]
@@ -170,7 +168,9 @@ def _difference(commands: Commands, events: list[bytes], start: int, stop: int, 
             wanted = np.frombuffer(expected, EVENT)
             mine = np.frombuffer(made, EVENT)
             mine = mine[mine["sequence"] == index + 1]
-            fields = {name: commands[index][name] for name in commands.dtype.names if commands[index][name]}
+            fields = {
+                name: commands[index][name] for name in commands.dtype.names or () if commands[index][name]
+            }
             return f"command {index + 1} {fields}\n  twin {wanted}\n  core {mine}"
         at += len(expected)
     return f"commands {start + 1} to {stop}: {len(made) - at} bytes of events too many"

@@ -225,7 +225,7 @@ class Stream:
     def _named(self) -> dict[str, int]:
         """Client id, idempotency key and queue number, often used before."""
         random = self.random
-        fields = {}
+        fields: dict[str, int] = {}
         if random.random() < 0.2:
             fields |= {"key_lo": random.randint(0, 25), "key_hi": random.choice((0, 0, 1))}
             fields["body"] = random.choice((0, 0, 0, 1))

@@ -1,0 +1,411 @@
+"""Starts the processes of a venue, watches them, brings them back, stops them in order.
+
+    start     in the order of the specs, each when the one before is ready
+    watch     every second: alive? healthy within a second? three failures in a row → kill, restart
+    restart   after 0.1, 0.2, 0.4 … 5 s; five crashes within 60 s → a pause of 30 s, doubling to 300 s
+    stop      in the reverse order, or by `stop_rank`; SIGKILL after the spec's patience
+
+It is not needed for correctness: a child that finds its parent dead dies too
+(PR_SET_PDEATHSIG), and the data directory's lock, not the supervisor, keeps a
+second engine out.  What it knows stands in run/supervisor.json.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from persistence.errors import LockHeld
+from persistence.storage import AnyDisk, AnyLock
+
+CHECK_EVERY_S = 1.0
+HEALTH_TIMEOUT_S = 1.0
+HEALTH_FAILURES_MAX = 3
+BACKOFF_FIRST_S = 0.1
+BACKOFF_LAST_S = 5.0
+CRASHES_MAX = 5
+CRASH_WINDOW_S = 60.0
+COOLDOWN_FIRST_S = 30.0
+COOLDOWN_LAST_S = 300.0
+STEADY_S = 60.0
+"""A child that lived so long starts again with the shortest pauses."""
+POLL_S = 0.02
+_PR_SET_PDEATHSIG = 1
+
+_log = logging.getLogger("holdfast.supervisor")
+_libc = ctypes.CDLL(None)
+
+
+class State(StrEnum):
+    WAITING = "WAITING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    UNHEALTHY = "UNHEALTHY"
+    BACKOFF = "BACKOFF"
+    COOLDOWN = "COOLDOWN"
+    REFUSED = "REFUSED"
+    STOPPED = "STOPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One child.
+
+    Attributes
+    ----------
+    name : str
+        As in the status file.
+    argv : sequence of str
+        The program; run without a shell, in a process group of its own.
+    environment : mapping
+        Added to this process's own.
+    ready : callable
+        Given the pid: whether it can be used now.  Must not block long.
+    healthy : callable
+        Given the pid: whether it answers.  Runs in a thread of its own, and more than
+        `HEALTH_TIMEOUT_S` counts as no.
+    ready_s : float
+        How long it may take to become ready before it counts as crashed.
+    stop_signal, stop_s : int, float
+        How it is asked to end, and when it is killed.
+    stop_rank : int
+        Lower ranks are stopped first; equal ranks in reverse order of start.
+    death_signal : int
+        What the kernel sends it when the supervisor dies.
+    stays_down : set of int
+        Exit codes after which a restart would not help.
+    before_start : callable
+        Run before each start (a stale file to remove, say).
+    """
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ready: Callable[[int], bool] = lambda pid: True
+    healthy: Callable[[int], bool] = lambda pid: True
+    ready_s: float = 60.0
+    stop_signal: int = signal.SIGTERM
+    stop_s: float = 30.0
+    stop_rank: int = 0
+    death_signal: int = signal.SIGKILL
+    stays_down: frozenset[int] = frozenset()
+    before_start: Callable[[], None] = lambda: None
+
+
+class Child:
+    """A process and what the supervisor remembers of it."""
+
+    def __init__(self, spec: ProcessSpec, on_change: Callable[[], None]) -> None:
+        self.spec = spec
+        self.process: subprocess.Popen[bytes] | None = None
+        self.state = State.WAITING
+        self.since = time.time()
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self._on_change = on_change
+        self._started_at = 0.0
+        self._start_at = 0.0
+        self._checked_at = 0.0
+        self._failures = 0
+        self._backoff_s = BACKOFF_FIRST_S
+        self._cooldown_s = COOLDOWN_FIRST_S
+        self._crashes: deque[float] = deque(maxlen=CRASHES_MAX)
+        self._check: _Check | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the living process."""
+        return self.process.pid if self.process is not None and self.process.returncode is None else None
+
+    def status(self) -> dict[str, Any]:
+        """For the status file."""
+        return {
+            "pid": self.pid,
+            "state": str(self.state),
+            "restarts": self.restarts,
+            "since": self.since,
+            "exit_code": self.exit_code,
+        }
+
+    def start(self) -> None:
+        """Start the process now."""
+        self.spec.before_start()
+        death_signal = self.spec.death_signal
+        parent = os.getpid()
+
+        def prepare() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        # preexec_fn is safe here: prctl and getppid take no lock that another thread could hold.
+        self.process = subprocess.Popen(
+            list(self.spec.argv),
+            env={**os.environ, **self.spec.environment},
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+            preexec_fn=prepare,
+        )
+        self._started_at = time.monotonic()
+        self._failures = 0
+        self._check = None
+        self._enter(State.STARTING)
+
+    def tend(self) -> None:
+        """Look at it once; called often, never blocks."""
+        now = time.monotonic()
+        if self.process is None:
+            if self.state in (State.BACKOFF, State.COOLDOWN) and now >= self._start_at:
+                self.restarts += 1
+                self.start()
+            return
+        code = self.process.poll()
+        if code is not None:
+            self._ended(code, now)
+        elif self.state == State.STARTING:
+            if self.spec.ready(self.process.pid):
+                self._checked_at = now
+                self._enter(State.RUNNING)
+            elif now - self._started_at > self.spec.ready_s:
+                _log.error("P1 %s was not ready within %.0f s: killed", self.spec.name, self.spec.ready_s)
+                self.kill()
+        else:
+            self._watch(now, self.process.pid)
+
+    def kill(self) -> None:
+        """SIGKILL to the process; `tend` sees it end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+
+    def ask_to_stop(self) -> None:
+        """Send the stop signal."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(self.spec.stop_signal)
+
+    def stop(self) -> None:
+        """Ask, wait, kill; on return it is gone."""
+        process = self.process
+        if process is not None:
+            self.ask_to_stop()
+            try:
+                process.wait(self.spec.stop_s)
+            except subprocess.TimeoutExpired:
+                _log.error("P1 %s did not stop within %.0f s: killed", self.spec.name, self.spec.stop_s)
+                process.kill()
+                process.wait()
+            self.exit_code = process.returncode
+        self.process = None
+        self._enter(State.STOPPED)
+
+    def _watch(self, now: float, pid: int) -> None:
+        if self._check is None:
+            if now - self._checked_at >= CHECK_EVERY_S:
+                self._checked_at = now
+                self._check = _Check(self.spec.healthy, pid)
+            return
+        healthy = self._check.outcome(now)
+        if healthy is None:
+            return
+        self._check = None
+        if healthy:
+            self._failures = 0
+            if self.state != State.RUNNING:
+                self._enter(State.RUNNING)
+            return
+        self._failures += 1
+        if self.state != State.UNHEALTHY:
+            self._enter(State.UNHEALTHY)
+        if self._failures >= HEALTH_FAILURES_MAX:
+            _log.error("P1 %s failed %d health checks in a row: killed", self.spec.name, self._failures)
+            self.kill()
+
+    def _ended(self, code: int, now: float) -> None:
+        self.process = None
+        self.exit_code = code
+        lived_s = now - self._started_at
+        if code in self.spec.stays_down:
+            _log.critical("P0 %s ended with %d and stays down: see its log", self.spec.name, code)
+            self._enter(State.REFUSED)
+            return
+        if lived_s >= STEADY_S:
+            self._backoff_s, self._cooldown_s = BACKOFF_FIRST_S, COOLDOWN_FIRST_S
+            self._crashes.clear()
+        self._crashes.append(now)
+        in_window = len(self._crashes) == CRASHES_MAX and now - self._crashes[0] <= CRASH_WINDOW_S
+        pause_s = self._cooldown_s if in_window else self._backoff_s
+        _log.error(
+            "P1 %s ended with %d after %.1f s; again in %.1f s", self.spec.name, code, lived_s, pause_s
+        )
+        if in_window:
+            self._cooldown_s = min(self._cooldown_s * 2, COOLDOWN_LAST_S)
+            self._crashes.clear()
+        else:
+            self._backoff_s = min(self._backoff_s * 2, BACKOFF_LAST_S)
+        self._start_at = now + pause_s
+        self._enter(State.COOLDOWN if in_window else State.BACKOFF)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.since = time.time()
+        self._on_change()
+
+
+class _Check:
+    """A health check in a thread of its own, so that one that hangs hangs alone."""
+
+    def __init__(self, healthy: Callable[[int], bool], pid: int) -> None:
+        self._begun = time.monotonic()
+        self._outcome: bool | None = None
+        self._healthy = healthy
+        self._pid = pid
+        threading.Thread(target=self._run, name="health-check", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = bool(self._healthy(self._pid))
+        except Exception as error:
+            _log.warning("health check failed: %s", error)
+            self._outcome = False
+
+    def outcome(self, now: float) -> bool | None:
+        """Yes, no, or not known yet."""
+        if self._outcome is None and now - self._begun >= HEALTH_TIMEOUT_S:
+            return False
+        return self._outcome
+
+
+class Supervisor:
+    """Runs `specs` on a data directory.
+
+    The kernel ties a child's death signal to the thread that started it: call
+    `start` and `run` from one thread that lives as long as the venue, best the main one.
+
+    Parameters
+    ----------
+    specs : sequence of ProcessSpec
+        In the order of start.
+    data : Path
+        `data/supervisor.lock` is held from `start` to `stop`.
+
+    Examples
+    --------
+    ::
+
+        with Supervisor(specs, disk, data) as supervisor:   # lock, start all, wait until ready
+            supervisor.run()                                # until SIGTERM, SIGINT or `request_stop`
+    """
+
+    def __init__(self, specs: Sequence[ProcessSpec], disk: AnyDisk, data: Path) -> None:
+        if len({spec.name for spec in specs}) != len(specs):
+            raise ValueError("each process needs a name of its own")
+        self._disk = disk
+        self._data = data
+        self._lock: AnyLock | None = None
+        self._stopping = threading.Event()
+        self._started_at = time.time()
+        self.children = {spec.name: Child(spec, self._write_status) for spec in specs}
+
+    def __enter__(self) -> "Supervisor":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Take the lock, start everything in order; on return all are ready.
+
+        Raises
+        ------
+        LockHeld
+            Another supervisor runs this directory; the message names its pid and since when.
+        StartFailed
+            A process will not come up; those that had been started are stopped again.
+        """
+        self._disk.make_directory(self._data / "run")
+        try:
+            self._lock = self._disk.lock(self._data / "supervisor.lock")
+        except LockHeld as error:
+            raise LockHeld(error.path, f"{error.owner}{self._since()}") from None
+        try:
+            for child in self.children.values():
+                child.start()
+                while child.state != State.RUNNING and not self._stopping.is_set():
+                    self._tend_all()
+                    if child.state in (State.REFUSED, State.COOLDOWN):
+                        raise StartFailed(
+                            f"{child.spec.name} does not start (exit code {child.exit_code}): see its log"
+                        )
+                    time.sleep(POLL_S)
+        except BaseException:
+            self.stop()
+            raise
+
+    def run(self) -> None:
+        """Tend the children until asked to stop; SIGTERM and SIGINT ask when called from the main thread."""
+        is_main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
+        earlier = {number: signal.signal(number, lambda *_: self.request_stop()) for number in numbers}
+        try:
+            while not self._stopping.wait(POLL_S):
+                self._tend_all()
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def request_stop(self) -> None:
+        """Make `run` return; safe in a signal handler and from any thread."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """Stop everything in order and give up the lock; a second time does nothing."""
+        self._stopping.set()
+        if self._lock is None:
+            return
+        backwards = list(self.children.values())[::-1]
+        for child in sorted(backwards, key=lambda child: child.spec.stop_rank):
+            child.stop()
+        (self._data / "run" / "supervisor.json").unlink(missing_ok=True)
+        self._lock.release()
+        self._lock = None
+
+    def status(self) -> dict[str, Any]:
+        """What supervisor.json says."""
+        return {
+            "pid": os.getpid(),
+            "since": self._started_at,
+            "processes": {name: child.status() for name, child in self.children.items()},
+        }
+
+    def _tend_all(self) -> None:
+        for child in self.children.values():
+            child.tend()
+
+    def _write_status(self) -> None:
+        path = self._data / "run" / "supervisor.json"
+        temporary = path.with_name("supervisor.json.tmp")
+        temporary.write_bytes(orjson.dumps(self.status(), option=orjson.OPT_INDENT_2))
+        temporary.replace(path)
+
+    def _since(self) -> str:
+        """Since when the owner of the lock runs, as its status file says."""
+        try:
+            since = float(orjson.loads((self._data / "run" / "supervisor.json").read_bytes())["since"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return time.strftime(", since %Y-%m-%d %H:%M:%S UTC", time.gmtime(since))
+
+
+class StartFailed(Exception):
+    """A process of the venue does not come up."""

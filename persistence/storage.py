@@ -45,6 +45,7 @@ class AnyFile(Protocol):
     def truncate(self, size: int) -> None: ...
     def size(self) -> int: ...
     def fileno(self) -> int | None: ...
+    def renamed(self, path: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -147,6 +148,10 @@ class File:
     def fileno(self) -> int | None:
         """The descriptor, for a sync without the GIL."""
         return self._descriptor
+
+    def renamed(self, path: str) -> None:
+        """The open file has another name now, which errors should say."""
+        self._path = path
 
     def close(self) -> None:
         """Close; a second time does nothing. Does not sync."""

@@ -170,7 +170,9 @@ class LogWriter:
             packed = header.pack()
             file.write_at(0, packed)
             file.sync()
-            self._disk.rename(file.path, self._next_path())
+            path = self._next_path()
+            self._disk.rename(file.path, path)
+            file.renamed(path)
             self._disk.sync_directory(self._directory)
         except StorageError:
             file.close()
@@ -213,6 +215,7 @@ class LogWriter:
             sealed.close()
             file.sync()
             self._disk.rename(file.path, path)
+            file.renamed(path)
             self._disk.sync_directory(self._directory)
 
         self._syncer.submit_task(publish)

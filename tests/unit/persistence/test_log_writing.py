@@ -193,6 +193,56 @@ def test_nothing_in_a_new_segment_is_durable_before_its_name_is(tmp_path):
     assert sequences(scan(Disk(), tmp_path)) == list(range(1, 161))
 
 
+class RecordingDisk(ControlledDisk):
+    """Notes what reaches the disk, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[str, str]] = []
+
+    def on_sync(self, file):
+        self.done.append(("sync", os.path.basename(file.path)))
+
+    def rename(self, source, target):
+        super().rename(source, target)
+        self.done.append(("rename", os.path.basename(target)))
+
+    def sync_directory(self, path):
+        super().sync_directory(path)
+        self.done.append(("sync directory", ""))
+
+
+def test_a_segment_gets_its_name_after_all_before_it_and_its_own_header_are_synced(tmp_path):
+    disk = RecordingDisk()
+    writer = open_writer(disk, tmp_path, threaded=False)
+    first, second = f"{1:020d}.log", f"{81:020d}.log"
+    assert disk.done[-3:] == [("sync", "next-1.tmp"), ("rename", first), ("sync directory", "")]
+    writer.append(stamped(1, 80), b"", 1)
+    writer.commit()
+    disk.done.clear()
+    writer.append(stamped(81, 80), b"", 1)
+    writer.commit()
+    writer.close()
+    assert disk.done == [
+        ("sync", first),  # Its SEAL.
+        ("sync", "next-2.tmp"),  # Its zeros.
+        ("sync", "next-2.tmp"),  # Its header.
+        ("rename", second),
+        ("sync directory", ""),
+        ("sync", second),  # Its frame.
+    ]
+
+
+def test_an_old_segment_is_synced_before_a_writer_goes_on_in_it(tmp_path):
+    write_log(tmp_path, [1])
+    disk = RecordingDisk()
+    writer = open_writer(
+        disk, tmp_path, epoch=2, next_sequence=2, end=scan(Disk(), tmp_path).end, threaded=False
+    )
+    assert disk.done == [("sync", f"{1:020d}.log")]
+    writer.close()
+
+
 def test_a_log_that_ends_with_a_seal_is_continued_in_a_new_segment(tmp_path):
     write_log(tmp_path, [80, 80])
     _, second = sorted(tmp_path.glob("*.log"))

@@ -15,12 +15,13 @@ found by a natural key.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
 import stamina
+import structlog
 
 from persistence.postgres.errors import (
     DatabaseError,
@@ -42,6 +43,8 @@ RETRIES = 6
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 3.2
 RETRY_JITTER_S = 0.05
+
+_log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy
@@ -123,14 +126,32 @@ class Pool:
         """A connection, for the length of the block; errors inside come out translated."""
         async with self._translated():
             pool = await self._opened(timeout_s)
-            async with pool.acquire(timeout=timeout_s) as connection:
+            connection = await pool.acquire(timeout=timeout_s)
+            try:
                 yield connection
+            except BaseException as error:
+                await _after_failure(connection, error, lambda: pool.release(connection))
+                raise
+            try:
+                await pool.release(connection)
+            except Exception as error:
+                if not is_database_error(error):
+                    raise
+                # What was asked for is done and committed; the pool has thrown the connection away.
+                _log.warning("connection_lost_on_release", error=repr(error))
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncIterator[Connection]:
         """A connection in a transaction (`isolation=`, `readonly=`); committed at the end of the block."""
-        async with self.acquire() as connection, connection.transaction(**options):
-            yield connection
+        async with self.acquire() as connection:
+            transaction = connection.transaction(**options)
+            await transaction.start()
+            try:
+                yield connection
+            except BaseException as error:
+                await _after_failure(connection, error, transaction.rollback)
+                raise
+            await transaction.commit()
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, retries: int = RETRIES) -> T:
         """Do `work(connection)` in one transaction; again after a transient error.
@@ -196,6 +217,25 @@ async def retry(work: Callable[[], Awaitable[T]], *, retries: int = RETRIES) -> 
         with attempt:
             return await work()
     raise DatabaseUnavailable("not tried at all")
+
+
+async def _after_failure(
+    connection: Connection, error: BaseException, cleanup: Callable[[], Awaitable[None]]
+) -> None:
+    """Clean up after `error` so that it, and not a failing clean-up, is what the caller hears.
+
+    A server that dies between two statements leaves asyncpg believing that an
+    operation is in progress: then neither ROLLBACK nor the pool's reset can run,
+    and both raise misuse errors. Closing the socket rolls back as well.
+    """
+    try:
+        await cleanup()
+    except Exception as failure:
+        if not is_database_error(failure):
+            raise
+        with suppress(asyncpg.InterfaceError):  # It may be back in the pool, which has closed it.
+            connection.terminate()
+        error.add_note(f"clean-up failed too ({failure!r}); the connection was closed")
 
 
 def _worth_another_try(error: Exception) -> bool:

@@ -136,7 +136,7 @@ CREATE TABLE trades (
     sell_fee         bigint      NOT NULL,
     buy_account      integer     NOT NULL,
     sell_account     integer     NOT NULL,
-    market           integer     NOT NULL REFERENCES markets,
+    market           integer     NOT NULL,                -- its orders' market, which exists
     taker_side       smallint    NOT NULL CHECK (taker_side BETWEEN 0 AND 1),
     trade_id         text        NOT NULL GENERATED ALWAYS AS (sequence::text || '-' || number::text) STORED,
     PRIMARY KEY (sequence, number),

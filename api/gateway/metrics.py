@@ -1,6 +1,13 @@
 """Prometheus metrics; labels are bound once, not per request."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 LATENCY_BUCKETS_S = (
     0.0002,
@@ -24,6 +31,7 @@ class Metrics:
     """All figures of one gateway, in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         requests = Counter(
             "holdfast_http_requests",

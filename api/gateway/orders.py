@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from api.gateway.clock import iso
-from api.gateway.registry import Market, Registry
-from engine.types import NO_SLOT, CommandFlag, EventFlag, EventType, Reason
+from api.gateway.registry import Market
+from engine.types import CommandFlag, EventFlag, EventType, Reason
 from persistence.identity import public_order_id
 from persistence.text import TextTag
 
@@ -193,14 +193,11 @@ class OrderCache:
             self._orders.move_to_end(order_id)
         return view
 
+    def created_after(self, account: int, sequence: int) -> list[OrderView]:
+        """Kept orders of an account that were accepted after `sequence`, newest first; O(kept)."""
+        found = [v for v in self._orders.values() if v.account == account and v.created_sequence > sequence]
+        return sorted(found, key=lambda view: -view.created_sequence)
+
     def clear(self) -> None:
         """Forget all: events were missed."""
         self._orders.clear()
-
-
-def market_of_view(registry: Registry, view: OrderView) -> Market:
-    """The market of an order."""
-    return registry.markets[view.market]
-
-
-__all__ = ["NO_SLOT", "OrderCache", "OrderView", "Row", "market_of_view", "view_of_command"]

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
 import uvicorn
 import uvloop
 
@@ -27,8 +26,7 @@ from api.gateway.app import admin_app, public_app
 from api.gateway.models import BODY_BYTES_MAX
 from api.gateway.venue import Venue
 from api.runtime.logs import configure
-from api.runtime.paths import engine_socket, run_directory
-from persistence.storage import Disk
+from api.runtime.paths import engine_socket, run_directory, write_status
 
 PENDING_TTL_S = 300.0
 KEEP_ALIVE_S = 65
@@ -127,7 +125,7 @@ async def run(arguments: argparse.Namespace) -> None:
             "admin_url": url_of(admin_socket),
             "started_at": time.time(),
         }
-        Disk().write_atomic(run_directory(data) / "gateway.json", orjson.dumps(state))
+        write_status(run_directory(data) / "gateway.json", state)
         _log.info("listening on %s and %s", state["url"], state["admin_url"])
     try:
         await asyncio.gather(*tasks)
@@ -154,6 +152,7 @@ def main(argv: list[str] | None = None) -> int:
                         help="how long a queued order waits (default %(default)s)")  # fmt: skip
     arguments = parser.parse_args(argv)
     configure("gateway")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         uvloop.run(run(arguments))
     except OSError as error:

@@ -263,7 +263,7 @@ class Reads:
         match = _CURSOR.fullmatch(cursor or _FIRST_PAGE)
         if match is None:
             raise Problem("invalid_parameter", "'cursor' is no cursor of this list.", field="cursor")
-        await self._watch.reach(self._mirror.sequence)
+        complete = await self._watch.reach(self._mirror.sequence)
         orders: list[dict[str, Any]] = []
         part, position = match[1], int(match[2])
         if part == "q":
@@ -273,6 +273,13 @@ class Reads:
                     orders.append(await self._queued(queued))
             if len(waiting) == limit:
                 return {"orders": orders, "next_cursor": f"q{waiting[-1].accepted_no}"}
+            if not complete:
+                # The rows lack what was released last; what this gateway saw stands in for it.
+                orders += [
+                    view.document(self._market(view.market))
+                    for view in self._mirror.orders.created_after(account, self._watch.sequence)[:limit]
+                    if view.live and (market is None or view.market == market.number)
+                ][: max(0, limit - len(orders) - 1)]
         before = {"before": position} if part == "s" else {}
         rest = limit - len(orders)
         number = None if market is None else market.number

@@ -124,10 +124,11 @@ def require_fresh(link: EngineLink, mirror: Mirror) -> None:
 
 def health(link: EngineLink, mirror: Mirror, watch: ProjectionWatch) -> dict[str, Any]:
     """The health document: RED when the engine is down or settlement is far behind."""
+    state = mirror.venue_state if link.connected else VenueState.RECOVERING
     engine: dict[str, Any] = {
         "status": "GREEN" if link.connected else "RED",
         "connected": link.connected,
-        "venue_state": mirror.venue_state.name,
+        "venue_state": state.name,
         "epoch": mirror.epoch,
         "sequence": mirror.sequence,
         "as_of": iso(mirror.time_ns),
@@ -146,7 +147,6 @@ def health(link: EngineLink, mirror: Mirror, watch: ProjectionWatch) -> dict[str
     components = {"engine": engine, "database": database, "projector": projector}
     states = {component["status"] for component in components.values()}
     status = "RED" if "RED" in states else "YELLOW" if "YELLOW" in states else "GREEN"
-    state = mirror.venue_state if link.connected else VenueState.RECOVERING
     return {
         "status": status,
         "venue_state": state.name,

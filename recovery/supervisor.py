@@ -87,6 +87,10 @@ class ProcessSpec:
         Exit codes after which a restart would not help.
     before_start : callable
         Run before each start (a stale file to remove, say).
+    restart_s : float
+        The first pause before a restart.
+    crashes_max : int
+        Crashes within a minute before the long pause.
     """
 
     name: str
@@ -101,6 +105,8 @@ class ProcessSpec:
     death_signal: int = signal.SIGKILL
     stays_down: frozenset[int] = frozenset()
     before_start: Callable[[], None] = lambda: None
+    restart_s: float = BACKOFF_FIRST_S
+    crashes_max: int = CRASHES_MAX
 
 
 class Child:
@@ -118,9 +124,9 @@ class Child:
         self._start_at = 0.0
         self._checked_at = 0.0
         self._failures = 0
-        self._backoff_s = BACKOFF_FIRST_S
+        self._backoff_s = spec.restart_s
         self._cooldown_s = COOLDOWN_FIRST_S
-        self._crashes: deque[float] = deque(maxlen=CRASHES_MAX)
+        self._crashes: deque[float] = deque(maxlen=spec.crashes_max)
         self._check: _Check | None = None
 
     @property
@@ -239,10 +245,10 @@ class Child:
             self._enter(State.REFUSED)
             return
         if lived_s >= STEADY_S:
-            self._backoff_s, self._cooldown_s = BACKOFF_FIRST_S, COOLDOWN_FIRST_S
+            self._backoff_s, self._cooldown_s = self.spec.restart_s, COOLDOWN_FIRST_S
             self._crashes.clear()
         self._crashes.append(now)
-        in_window = len(self._crashes) == CRASHES_MAX and now - self._crashes[0] <= CRASH_WINDOW_S
+        in_window = len(self._crashes) == self.spec.crashes_max and now - self._crashes[0] <= CRASH_WINDOW_S
         pause_s = self._cooldown_s if in_window else self._backoff_s
         _log.error(
             "P1 %s ended with %d after %.1f s; again in %.1f s", self.spec.name, code, lived_s, pause_s
@@ -251,7 +257,7 @@ class Child:
             self._cooldown_s = min(self._cooldown_s * 2, COOLDOWN_LAST_S)
             self._crashes.clear()
         else:
-            self._backoff_s = min(self._backoff_s * 2, BACKOFF_LAST_S)
+            self._backoff_s = min(self._backoff_s * 2, max(BACKOFF_LAST_S, self.spec.restart_s))
         self._start_at = now + pause_s
         self._enter(State.COOLDOWN if in_window else State.BACKOFF)
 

@@ -302,6 +302,10 @@ class OrderEntry:
         document = await self._reads.order(account, public_id)
         return Outcome(200, orjson.dumps(document), replayed=event[0] == DUPLICATE)
 
+    def amend_later(self, account: int, public_id: str, amend: Amend, done: Finish) -> None:
+        """The same for one who does not wait."""
+        self._in_background(self.amend(account, public_id, amend), done)
+
     async def cancel_all(self, account: int, symbol: str | None) -> Outcome:
         """Cancel the account's open orders, of one market or of all."""
         self.require_engine()

@@ -31,7 +31,7 @@ class Metrics:
     """All figures of one gateway, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         requests = Counter(
             "holdfast_http_requests",

@@ -284,8 +284,11 @@ class Reads:
         rest = limit - len(orders)
         number = None if market is None else market.number
         rows = await from_database(self._queries.open_orders(account, market=number, limit=rest, **before))
+        shown = {order["order_id"] for order in orders}
         for row in rows:
             view = self._mirror.orders.get(row.order_id)
+            if row.public_id in shown:
+                continue
             if view is None:
                 orders.append(await self._row_document(row))
             elif view.live:

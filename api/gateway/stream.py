@@ -5,6 +5,7 @@ Client messages (JSON, at most 64 KiB)::
     {"op": "auth", "id": 1, "key": "hf_..."}            where headers cannot be set
     {"op": "order", "id": 2, "idempotency_key": ..., "symbol": ..., ...}
     {"op": "cancel", "id": 3, "order_id": "812-5"}
+    {"op": "amend", "id": 3, "order_id": "812-5", "price": ..., "quantity": ...}
     {"op": "subscribe" | "unsubscribe", "id": 4, "channel": "book", "symbol": "BTC/USDT"}
     {"op": "ping", "id": 5}
 
@@ -31,7 +32,7 @@ from api.gateway.http import Outcome, Receive, Scope, Send, header, problem_outc
 from api.gateway.hub import CHANNELS, MARKET_CHANNELS, Channel
 from api.gateway.keys import READ, TRADE, Key
 from api.gateway.mirror import SNAPSHOT_LEVELS
-from api.gateway.models import BODY_BYTES_MAX, NewOrder, convert_request
+from api.gateway.models import BODY_BYTES_MAX, Amend, NewOrder, convert_request
 from api.gateway.validation import market_of
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Stream:
         self._operations: dict[str, Callable[[dict[str, Any], Any], None]] = {
             "order": self._order,
             "cancel": self._cancel,
+            "amend": self._amend,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
             "auth": self._auth,
@@ -181,6 +183,17 @@ class Stream:
         if not isinstance(order_id, str):
             raise Problem("missing_field", "'order_id' is required, a string.", field="order_id")
         self._venue.entry.cancel(key.account, order_id, lambda outcome: self._answered(request, outcome))
+        self._unanswered += 1
+
+    def _amend(self, body: dict[str, Any], request: Any) -> None:
+        key = self._require(TRADE)
+        order_id = body.pop("order_id", None)
+        if not isinstance(order_id, str):
+            raise Problem("missing_field", "'order_id' is required, a string.", field="order_id")
+        amend = convert_request(Amend, body)
+        self._venue.entry.amend_later(
+            key.account, order_id, amend, lambda outcome: self._answered(request, outcome)
+        )
         self._unanswered += 1
 
     def _answered(self, request: Any, outcome: Outcome) -> None:

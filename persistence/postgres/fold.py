@@ -208,7 +208,7 @@ def _fold_orders(events: Events, times: Integers, where: Integers) -> Orders:
         price=last(terms, mine["price"], UNCHANGED),
         quantity=last(terms, mine["quantity"], UNCHANGED),
         filled=filled,
-        leaves=last(every, np.where(rested, mine["quantity"], mine["leaves"]), 0),
+        leaves=last(every, mine["leaves"], 0),
         cancelled=last(canceled, mine["quantity"], 0),
         reason=last(canceled, mine["reason"], 0),
         priority=last(accepted | rested, sequence, UNCHANGED),

@@ -90,6 +90,7 @@ async def test_a_failed_block_is_rolled_back_and_its_own_error_comes_out(pool: P
         async with pool.transaction() as connection:
             await connection.execute("UPDATE venue_mode SET accepted_no = 9")
             raise ZeroDivisionError
+    assert pool.use == 0.0, "the connection was not given back"
     async with pool.acquire() as connection:
         assert await connection.fetchval("SELECT accepted_no FROM venue_mode") == 0
 

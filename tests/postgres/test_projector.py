@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from engine.types import (
     TimeInForce,
     VenueState,
 )
-from persistence.postgres.errors import CursorMoved, EventGap, StaleEpoch
+from persistence.postgres.errors import CursorMoved, DatabaseUnavailable, EventGap, StaleEpoch
 from persistence.postgres.pool import Pool
 from persistence.postgres.projector import Projector
 from persistence.postgres.queries import OrderStatus, Queries
@@ -369,6 +371,30 @@ async def test_a_failure_late_in_the_batch_leaves_no_row_and_no_cursor(case: Cas
         await case.projector.apply([frame])
     assert await case.projector.cursor() == before
     assert await case.queries.open_orders(1) == []
+
+
+async def test_a_lost_answer_to_a_commit_is_found_out_by_the_cursor(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is committed, the connection breaks, nobody says so: neither written twice nor given up."""
+    honest = case.pool.transaction
+    losses = 0
+
+    @asynccontextmanager
+    async def loses_the_answer() -> AsyncIterator[Any]:
+        nonlocal losses
+        async with honest() as connection:
+            yield connection
+        losses += 1
+        if losses == 1:
+            raise DatabaseUnavailable("the connection was lost during COMMIT")
+
+    monkeypatch.setattr(case.pool, "transaction", loses_the_answer)
+    first = await case.do(order(1, BUY, 50, 10))
+    await case.do(make.cancel(account=1, order_id=first, slot=0))
+    assert losses == 2, "a batch that was committed must not be written again"
+    monkeypatch.undo()
+    await case.check()
 
 
 async def test_rows_of_another_history_are_noticed(case: Case) -> None:

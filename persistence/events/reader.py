@@ -152,10 +152,8 @@ class EventFollower:
         file = self._file
         if file is None:
             return []
-        if file.size() < self._offset:
-            # Recovery cut more than what was torn; it will write the same again.
-            self._offset = 0
-            self._event_number = None
+        # Where recovery cut more than was torn, the file ends before the offset
+        # for a while; it grows again with the same bytes, and the offset stays right.
         size = READ_BYTES
         while True:
             data = file.read_at(self._offset, size)

@@ -50,7 +50,9 @@ cdef bint whole(const uint8_t* data, int64_t left) noexcept nogil:
     return crc32c_extend(crc, data + 16, header.length - 16) == header.crc
 
 
-def scan_frames(const uint8_t[::1] data not None, int64_t offset, uint64_t after_sequence, Py_ssize_t rows_max):
+def scan_frames(
+    const uint8_t[::1] data not None, int64_t offset, uint64_t after_sequence, Py_ssize_t rows_max
+):
     """Whole frames from `offset` on.
 
     Returns

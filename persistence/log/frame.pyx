@@ -25,7 +25,7 @@ import numpy as np
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -221,7 +221,8 @@ cdef class FrameBuffer:
                 (<const uint64_t*>(data + 8))[0] != first_sequence
                 or (<const uint64_t*>(data + (count - 1) * COMMAND_SIZE + 8))[0] != first_sequence + count - 1
             ):
-                raise FormatError(f"commands are not stamped {first_sequence} to {first_sequence + count - 1}")
+                last = first_sequence + count - 1
+                raise FormatError(f"commands are not stamped {first_sequence} to {last}")
             PyObject_GetBuffer(text, &area, PyBUF_SIMPLE)
             try:
                 if area.len > TEXT_BYTES_MAX:
@@ -235,7 +236,8 @@ cdef class FrameBuffer:
         finally:
             PyBuffer_Release(&records)
         if length < 0:
-            raise FormatError(f"a frame of {count} commands does not fit into {self.capacity - self.size} bytes")
+            room = self.capacity - self.size
+            raise FormatError(f"a frame of {count} commands does not fit into {room} bytes")
         return length
 
 

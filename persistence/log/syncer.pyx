@@ -24,7 +24,7 @@ import threading
 from collections import deque
 
 cimport cython
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint64_t
 
 from persistence.errors import LogFailed
@@ -283,7 +283,8 @@ cdef class Syncer:
         """Raise what failed, if anything did."""
         if self.failed:
             if self.error:
-                raise LogFailed(f"sync of the log failed: {os.strerror(self.error)}; stop, and recover from disk")
+                reason = os.strerror(self.error)
+                raise LogFailed(f"sync of the log failed: {reason}; stop, and recover from disk")
             raise LogFailed(f"the log failed: {self.cause}; stop, and recover from disk") from self.cause
 
     def fail(self, cause):

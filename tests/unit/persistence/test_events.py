@@ -211,6 +211,28 @@ def test_a_follower_crosses_segments_and_a_tail_cut_and_written_again(tmp_path):
     assert got == list(range(1, 23))
 
 
+def test_a_frame_written_just_before_the_segment_changes_is_not_overlooked(tmp_path, monkeypatch):
+    writer = EventWriter.open(DISK, tmp_path, segment_bytes=1000)
+    append(writer, 1, 4)
+    writer.flush()
+    follower = EventReader(DISK, tmp_path).follow(0)
+    assert drain(follower) == [1]
+    look = follower._successor
+
+    def look_late() -> str | None:
+        while len(DISK.list(tmp_path)) < 2:
+            append(writer, 1, 4)
+            writer.flush()
+        return look()
+
+    # The writer ends this segment between the follower's read and its look for the next one.
+    monkeypatch.setattr(follower, "_successor", look_late)
+    got = drain(follower)
+    writer.close()
+    assert got == list(range(2, writer.last_sequence + 1)) and len(got) >= 2
+    follower.close()
+
+
 def test_old_segments_can_be_retired_but_never_the_last(tmp_path):
     write(tmp_path, [(1, 5)] * 20)
     names = DISK.list(tmp_path)

@@ -9,6 +9,7 @@ from libc.stdint cimport uint64_t
 
 from engine.admin cimport market_open
 from engine.dispatch cimport execute_bare
+from engine.lookahead cimport FAR, NEAR, fetch_far, fetch_near
 from engine.types cimport MARKETS_MAX, ORDERS_MAX, Command
 from engine.writer cimport Writer
 
@@ -36,6 +37,9 @@ cdef class Book(Writer):
         cdef bint goes_on = True
         with nogil:
             for at in range(count):
+                if at + FAR < count:
+                    fetch_far(&self.venue, &command[at + FAR], False)
+                    fetch_near(&self.venue, &command[at + NEAR], False)
                 if not execute_bare(&self.venue, &command[at]):
                     goes_on = False
                     break

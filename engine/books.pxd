@@ -8,8 +8,9 @@
 # lies between two of them costs nothing.  Near the touch, where books change,
 # a search ends at once and little has to move.
 #
-# An order is two cache lines: the first has what matching and cancelling read,
-# the second what only its entry and its end read.  Links are slots (32 bits).
+# An order is two cache lines: the first has what the book reads to match and to
+# cancel, the second what the ledger and the entry of an order read.  Links are
+# slots (32 bits).  A resting order's price and market are its level's.
 #
 # Two sums of what rests on a side are kept apart for I6: `total` follows the
 # levels, `resting` the orders.
@@ -35,31 +36,32 @@ cdef extern from *:
     uint64_t QUEUED "HOLDFAST_QUEUED"
 
 cdef struct Order:
+    # first line: the book
     uint64_t order_id       # 0: the slot is free
     int64_t leaves
+    int64_t quantity
+    int64_t filled
     uint64_t priority
-    int64_t hold
     uint32_t next
     uint32_t prev
     uint32_t level
+    uint32_t slot
     uint32_t account
-    uint32_t base           # balance of the account in the base asset
-    uint32_t quote          # the same in the quote asset
-    uint32_t residue
     uint8_t side
     uint8_t is_named        # has a client id
     uint8_t flags
     uint8_t holds_nothing   # MARKET BUY without a price
-    # second line
-    int64_t price
-    int64_t quantity
-    int64_t filled
-    uint64_t client_id_lo
-    uint64_t client_id_hi
+    # second line: the money, and what only entry and dump read
+    int64_t hold
+    uint32_t base           # balance of the account in the base asset
+    uint32_t quote          # the same in the quote asset
+    uint32_t residue
     int32_t maker_ppm
     int32_t taker_ppm
     uint32_t market
-    uint32_t slot
+    int64_t price
+    uint64_t client_id_lo
+    uint64_t client_id_hi
     uint8_t order_type
     uint8_t time_in_force
     uint8_t spare[6]
@@ -71,6 +73,7 @@ cdef struct Level:
     uint32_t tail
     uint32_t count
     uint32_t ladder
+    uint64_t last           # priority of the tail: appending need not wait for it
 
 cdef struct Rung:
     int64_t key
@@ -161,6 +164,7 @@ cdef inline uint32_t level_open(Books* book, uint32_t ladder, int64_t price) noe
     level.head = level.tail = NO_LINK
     level.count = 0
     level.ladder = ladder
+    level.last = 0
     memmove(&side.rungs[at + 1], &side.rungs[at], (side.count - at) * sizeof(Rung))
     side.rungs[at].key = key
     side.rungs[at].level = number
@@ -206,7 +210,7 @@ cdef inline bint book_append(Books* book, Order* order) noexcept nogil:
     cdef uint32_t ladder = order.market * 2 + order.side
     cdef uint32_t number = level_find(book, ladder, order.price)
     cdef Level* level
-    cdef bint rises = True
+    cdef bint rises
     if number == ABSENT:
         number = level_open(book, ladder, order.price)
     level = &book.levels[number]
@@ -216,8 +220,9 @@ cdef inline bint book_append(Books* book, Order* order) noexcept nogil:
     if level.tail == NO_LINK:
         level.head = order.slot
     else:
-        rises = book.orders[level.tail].priority < order.priority
         book.orders[level.tail].next = order.slot
+    rises = level.last < order.priority
+    level.last = order.priority
     level.tail = order.slot
     level.count += 1
     level.total += order.leaves
@@ -240,13 +245,16 @@ cdef inline bint book_unlink(Books* book, Order* order) noexcept nogil:
     """
     cdef Level* level = &book.levels[order.level]
     cdef bint ordered = True
+    cdef uint64_t before = 0
     if order.prev == NO_LINK:
         level.head = order.next
     else:
-        ordered = book.orders[order.prev].priority < order.priority
+        before = book.orders[order.prev].priority
+        ordered = before < order.priority
         book.orders[order.prev].next = order.next
     if order.next == NO_LINK:
         level.tail = order.prev
+        level.last = before
     else:
         ordered = ordered and order.priority < book.orders[order.next].priority
         book.orders[order.next].prev = order.prev

@@ -30,6 +30,7 @@ from engine.sections cimport (
     write_balance, write_market, write_order, write_orders, write_seen, write_venue,
 )
 from engine.sweep cimport sweep
+from engine.lookahead cimport FAR, NEAR, fetch_far, fetch_near
 from engine.types cimport *
 from engine.writer cimport Writer
 
@@ -76,6 +77,9 @@ cdef class Engine(Writer):
         cdef bint goes_on = True
         with nogil:
             for at in range(count):
+                if at + FAR < count:
+                    fetch_far(&self.venue, &command[at + FAR], True)
+                    fetch_near(&self.venue, &command[at + NEAR], True)
                 if not execute(&self.venue, &command[at]):
                     goes_on = False
                     break

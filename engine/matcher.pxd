@@ -7,13 +7,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from engine.books cimport (
     NO_LINK, Books, Ladder, Level, Order, book_append, book_forget, book_unlink, level_shrink,
 )
-from engine.int128 cimport likely, unlikely
+from engine.int128 cimport unlikely
 from engine.ledger cimport affordable, buy_hold, charge_fee, set_hold, settle
 from engine.types cimport (
-    COMMAND_FLAG_POST_ONLY, EVENT_CANCELED, EVENT_FILL, EVENT_FLAG_BOOKED, EVENT_FLAG_TAKER,
-    ORDER_TYPE_LIMIT, REASON_INSUFFICIENT_FUNDS, REASON_NONE, SIDE_BUY, TIME_IN_FORCE_GTC,
+    EVENT_CANCELED, EVENT_FILL, EVENT_FLAG_BOOKED, EVENT_FLAG_TAKER, NO_SLOT,
+    REASON_INSUFFICIENT_FUNDS, REASON_NONE, SIDE_BUY,
 )
-from engine.venue cimport Market, Venue, emit, emit_order, violate
+from engine.venue cimport Market, Venue, emit, violate
 
 cdef extern from *:
     """
@@ -98,9 +98,9 @@ cdef inline void trade(
     cdef int64_t notional, maker_fee, taker_fee, left, difference
     maker_fee = taker_fee = 0
     level_shrink(book, maker.level, quantity)
-    book.ladders[maker.market * 2 + maker.side].resting -= maker.leaves
+    book.ladders[venue.market * 2 + maker.side].resting -= maker.leaves
     maker.leaves -= quantity
-    book.ladders[maker.market * 2 + maker.side].resting += maker.leaves
+    book.ladders[venue.market * 2 + maker.side].resting += maker.leaves
     maker.filled += quantity
     taker.leaves -= quantity
     taker.filled += quantity
@@ -126,11 +126,11 @@ cdef inline void trade(
     venue.trades += 1
     emit(
         venue, EVENT_FILL, maker.side | EVENT_FLAG_BOOKED, REASON_NONE, maker.slot, maker.order_id,
-        maker.account, maker.market, price, quantity, maker.leaves, maker_fee,
+        maker.account, venue.market, price, quantity, maker.leaves, maker_fee,
     )
     emit(
         venue, EVENT_FILL, taker.side | EVENT_FLAG_TAKER, REASON_NONE, taker.slot, taker.order_id,
-        taker.account, taker.market, price, quantity, taker.leaves, taker_fee,
+        taker.account, venue.market, price, quantity, taker.leaves, taker_fee,
     )
     check_order(venue, maker, 0)
     check_order(venue, taker, 0)
@@ -162,7 +162,7 @@ cdef inline uint8_t match(Venue* venue, Order* taker, int64_t worst, bint money)
         trade(venue, market, maker, taker, level.price, quantity, money)
         if maker.leaves == 0:
             if unlikely(not book_unlink(book, maker)):
-                violate(venue, 6, maker.account, maker.market, 0)
+                violate(venue, 6, maker.account, venue.market, 0)
             book_forget(book, maker)
         if unlikely(quantity < most):
             return REASON_INSUFFICIENT_FUNDS
@@ -180,32 +180,25 @@ cdef inline void end_order(
 ) noexcept nogil:
     """Cancel what is left, release what is still held for it, forget the order."""
     cdef int64_t canceled = order.leaves
-    cdef uint8_t flags = 0
+    cdef int64_t price = venue.book.levels[order.level].price if booked else order.price
     if booked:
-        flags = EVENT_FLAG_BOOKED
         unbook(venue, order)
     order.leaves = 0
     check_order(venue, order, canceled)
     if money:
         set_hold(&venue.ledger, venue.sequence, order, 0)
-    emit_order(venue, EVENT_CANCELED, flags, reason, order, canceled, 0, order.filled)
-    forget(venue, order)
+    emit(
+        venue, EVENT_CANCELED, order.side | (EVENT_FLAG_BOOKED if booked else 0), reason, order.slot,
+        order.order_id, order.account, venue.market, price, canceled, 0, order.filled,
+    )
+    if order.slot != NO_SLOT:
+        book_forget(&venue.book, order)
 
 
 cdef inline void unbook(Venue* venue, Order* order) noexcept nogil:
     """Take a resting order out of the book, with all that is left of it."""
     cdef Books* book = &venue.book
     level_shrink(book, order.level, order.leaves)
-    book.ladders[order.market * 2 + order.side].resting -= order.leaves
+    book.ladders[venue.market * 2 + order.side].resting -= order.leaves
     if unlikely(not book_unlink(book, order)):
-        violate(venue, 6, order.account, order.market, 0)
-
-
-cdef inline void forget(Venue* venue, Order* order) noexcept nogil:
-    """An order is done; one that had a slot gives it back."""
-    if may_rest(order):
-        book_forget(&venue.book, order)
-
-
-cdef inline bint may_rest(const Order* order) noexcept nogil:
-    return order.order_type == ORDER_TYPE_LIMIT and order.time_in_force == TIME_IN_FORCE_GTC
+        violate(venue, 6, order.account, venue.market, 0)

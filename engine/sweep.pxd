@@ -55,7 +55,10 @@ cdef inline void sweep_level(
         orders += 1
         slot = order.next
     walked[0] += orders
-    if slot != NO_LINK or level.tail != before or orders != level.count or total != level.total:
+    if (
+        slot != NO_LINK or level.tail != before or level.last != priority
+        or orders != level.count or total != level.total
+    ):
         violate(venue, 6, 0, ladder >> 1, level.total - total)
 
 

@@ -4,13 +4,14 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine.books cimport (
-    QUEUED, Books, Order, book_enter, book_find_client, book_find_id, book_reserve, level_shrink,
+    QUEUED, Books, Order, book_enter, book_find_client, book_find_id, book_forget, book_reserve,
+    level_shrink,
 )
 from engine.index cimport ABSENT
 from engine.int128 cimport add_overflows, i128, unlikely
 from engine.ledger cimport balance_find, balance_open, buy_hold, ledger_reserve, overflows, set_hold
 from engine.matcher cimport (
-    can_fill_whole, check_order, end_order, forget, limit_key, match, rest, unbook, would_cross,
+    can_fill_whole, check_order, end_order, limit_key, match, rest, unbook, would_cross,
 )
 from engine.slots cimport slots_take
 from engine.types cimport *
@@ -174,6 +175,7 @@ cdef inline void accept(
     Venue* venue, const Command* command, int64_t hold, int64_t worst, bint crosses, bint money
 ) noexcept nogil:
     """The order is in: hold, match, and what becomes of the rest."""
+    cdef Books* book = &venue.book
     cdef Order* order = enter(venue, command, money)
     cdef uint8_t reason
     cdef bint rests_whole = order.slot != NO_SLOT and not crosses
@@ -194,7 +196,8 @@ cdef inline void accept(
         return
     reason = match(venue, order, worst, money)
     if order.leaves == 0:
-        forget(venue, order)
+        if order.slot != NO_SLOT:
+            book_forget(book, order)
     elif order.slot != NO_SLOT:
         rest(venue, order)
         emit_order(venue, EVENT_RESTED, EVENT_FLAG_BOOKED, REASON_NONE, order, order.leaves, order.leaves, 0)
@@ -225,7 +228,7 @@ cdef inline uint8_t find_named(const Venue* venue, const Command* command, uint3
 
 cdef inline uint8_t run_cancel(Venue* venue, const Command* command, bint money) noexcept nogil:
     """Take a resting order out of the book and release its hold."""
-    cdef uint32_t slot
+    cdef uint32_t slot, market
     cdef uint8_t reason
     cdef Order* order
     if venue.state == VENUE_STATE_HALTED:
@@ -234,9 +237,10 @@ cdef inline uint8_t run_cancel(Venue* venue, const Command* command, bint money)
     if reason != REASON_NONE:
         return reason
     order = &venue.book.orders[slot]
-    if venue.markets[order.market].state == MARKET_STATE_HALTED:
+    market = venue.book.levels[order.level].ladder >> 1
+    if venue.markets[market].state == MARKET_STATE_HALTED:
         return REASON_MARKET_HALTED
-    venue.market = order.market
+    venue.market = market
     end_order(venue, order, REASON_USER_REQUESTED, True, money)
     return REASON_NONE
 
@@ -363,7 +367,7 @@ cdef inline uint8_t requeue(
     match(venue, order, worst, money)
     check_order(venue, order, 0)
     if order.leaves == 0:
-        forget(venue, order)
+        book_forget(&venue.book, order)
     else:
         rest(venue, order)
         emit_order(venue, EVENT_RESTED, EVENT_FLAG_BOOKED, REASON_NONE, order, order.leaves, order.leaves, 0)

@@ -65,8 +65,8 @@ def test_a_lock_stays_with_a_parent_whose_child_ended(tmp_path):
 
 
 def test_a_log_killed_again_and_again_keeps_every_durable_command(tmp_path):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
+    seed = int(os.environ.get("HOLDFAST_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"rerun: HOLDFAST_SEED={seed} pytest tests/faults/test_file_faults.py -k killed_again_and_again")
     generator = random.Random(seed)
     durable = 0
     for _ in range(8):

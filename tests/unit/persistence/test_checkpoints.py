@@ -40,7 +40,12 @@ def publish(directory, sequence: int, seed: int = 1, count: int = 2) -> str:
 
 
 @given(st.integers(0, 2**32), st.integers(0, 50), st.integers(0, 2**64 - 1))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    print_blob=True,
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_what_was_written_is_loaded(tmp_path_factory, seed, count, sequence):
     path = publish(tmp_path_factory.mktemp("checkpoints"), sequence, seed, count)
     loaded = checkpoint.load(DISK, path)

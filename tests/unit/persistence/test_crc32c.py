@@ -2,7 +2,7 @@
 
 import google_crc32c
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persistence.crc32c import IMPLEMENTATION, crc32c, crc32c_table
@@ -18,6 +18,7 @@ def test_published_vectors(checksum):
 
 
 @pytest.mark.parametrize("checksum", [crc32c, crc32c_table])
+@settings(print_blob=True, deadline=None)
 @given(data=st.binary(max_size=300), cut=st.integers(0, 300), shift=st.integers(0, 8))
 def test_equals_an_independent_implementation_and_continues(checksum, data, cut, shift):
     view = memoryview(b"\0" * shift + data)[shift:]

@@ -44,7 +44,12 @@ def drain(follower, limit=3) -> list[int]:
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 12)), min_size=1, max_size=30), st.integers(0, 100)
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    print_blob=True,
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_what_was_appended_is_read_from_any_sequence(tmp_path_factory, shapes, after):
     directory = tmp_path_factory.mktemp("events")
     write(directory, shapes)

@@ -43,7 +43,12 @@ def frame_places(path) -> list[tuple[int, int]]:
         max_size=12,
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    print_blob=True,
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_what_was_appended_is_read_back(tmp_path_factory, batches):
     directory = tmp_path_factory.mktemp("log")
     writer = LogWriter(DISK, directory, epoch=7, next_sequence=1, end=None, segment_bytes=SEGMENT_BYTES)

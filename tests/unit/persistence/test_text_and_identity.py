@@ -1,7 +1,7 @@
 """The text area and the public names of orders say back what was put in, and nothing else."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.types import NO_SLOT, QUEUED
@@ -22,11 +22,13 @@ ENTRIES = st.lists(
 )
 
 
+@settings(print_blob=True, deadline=None)
 @given(ENTRIES)
 def test_text_round_trip(entries):
     assert list(read_text(text_of(*entries))) == entries
 
 
+@settings(print_blob=True, deadline=None)
 @given(ENTRIES.filter(bool), st.data())
 def test_a_cut_text_area_is_refused_or_ends_between_entries(entries, data):
     area = text_of(*entries)
@@ -60,12 +62,14 @@ def test_text_bounds_hold_and_a_refused_entry_leaves_no_trace():
         list(read_text(bytes(TEXT_BYTES_MAX + 1)))
 
 
+@settings(print_blob=True, deadline=None)
 @given(st.integers(1, QUEUED - 1), st.one_of(st.just(NO_SLOT), st.integers(0, NO_SLOT - 1)))
 def test_order_ids_round_trip(number, slot):
     assert parse_order_id(public_order_id(number, slot)) == (number, slot)
     assert parse_order_id(public_order_id(QUEUED | number, slot)) == (QUEUED | number, NO_SLOT)
 
 
+@settings(print_blob=True, deadline=None)
 @given(st.text(max_size=24))
 def test_a_text_that_parses_is_the_only_text_of_that_order(text):
     try:

@@ -72,12 +72,13 @@ def check_against_disk(data: Path, acknowledged: list[Answer]) -> None:
         commands = np.concatenate([frame.commands for frame in scan(Disk(), data / "log").frames()])
         assert list(commands["sequence"]) == list(range(1, venue.next_sequence))
         events = np.concatenate([stored[first].events for first in sorted(stored)])
+        of_event = np.ascontiguousarray(events["sequence"])
         seen: set[int] = set()
         for answer in acknowledged:
             sequences = range(answer.first_sequence, answer.first_sequence + answer.count)
             assert not seen.intersection(sequences), "one sequence was given to two"
             seen.update(sequences)
-            low, high = np.searchsorted(events["sequence"], [sequences[0], sequences[-1] + 1])
+            low, high = np.searchsorted(of_event, np.array([sequences[0], sequences[-1] + 1], np.uint64))
             assert events[low:high].tobytes() == answer.events.tobytes()
         twin = Twin()
         sample = commands[:TWIN_SAMPLE]

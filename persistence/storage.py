@@ -184,7 +184,8 @@ class Lock:
 
     The lock belongs to the open file, so a forked child would keep it alive
     after its parent died. Children that exec lose it (close-on-exec); those
-    that only fork close their copy in a fork hook.
+    that only fork close their copy in a fork hook, the first thing they run: a
+    holder killed in the moment between is outlived by its lock for that moment.
     """
 
     def __init__(self, path: str, descriptor: int, epoch: int) -> None:

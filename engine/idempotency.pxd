@@ -10,7 +10,7 @@ from engine.index cimport (
     ABSENT, Index, hash_words, index_add, index_next, index_remove, index_resize, index_start,
 )
 from engine.int128 cimport likely
-from engine.memory cimport aligned_alloc
+from engine.memory cimport memory_take
 
 cdef enum:
     RING_MINIMUM = 64
@@ -54,7 +54,7 @@ cdef inline int idempotency_reserve(Idempotency* keys) noexcept nogil:
     cdef uint64_t at
     if likely(keys.count < keys.capacity):
         return 0
-    ring = <SeenKey*>aligned_alloc(64, capacity * sizeof(SeenKey))
+    ring = <SeenKey*>memory_take(capacity * sizeof(SeenKey))
     if ring == NULL:
         return -1
     for at in range(keys.count):

@@ -17,9 +17,8 @@
 #         if number == ABSENT or records[number] is the one: break
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memset
 
-from engine.memory cimport aligned_alloc
+from engine.memory cimport memory_take
 
 cdef enum:
     ABSENT = 0xFFFFFFFF
@@ -52,11 +51,10 @@ cdef inline void index_place(IndexEntry* entries, uint64_t mask, IndexEntry entr
 
 cdef inline int index_resize(Index* index, uint64_t capacity) noexcept nogil:
     """Spread the entries over `capacity` places, a power of two."""
-    cdef IndexEntry* grown = <IndexEntry*>aligned_alloc(64, capacity * sizeof(IndexEntry))
+    cdef IndexEntry* grown = <IndexEntry*>memory_take(capacity * sizeof(IndexEntry))
     cdef uint64_t position
     if grown == NULL:
         return -1
-    memset(grown, 0, capacity * sizeof(IndexEntry))
     if index.entries != NULL:
         for position in range(index.mask + 1):
             if index.entries[position].number:

@@ -56,19 +56,20 @@ class Drainer:
 
     async def run(self) -> None:
         """For ever."""
+        trouble = ""
         while True:
             try:
                 pause_s = await self._step()
-            except StaleEpoch as error:
-                _log.warning("P1 %s", error)
-                pause_s = PAUSE_S
-            except DatabaseError as error:
-                _log.warning("draining waits for the database: %s", error)
-                pause_s = PAUSE_S
+                trouble = ""
             except LinkDown:
                 pause_s = POLL_S
-            except Refused as error:
-                _log.warning("draining waits: %s", error)
+            except (DatabaseError, Refused) as error:
+                # Told when it begins, not at every try.
+                if type(error).__name__ != trouble:
+                    _log.warning(
+                        "%sdraining waits: %s", "P1 " if isinstance(error, StaleEpoch) else "", error
+                    )
+                trouble = type(error).__name__
                 pause_s = PAUSE_S
             await asyncio.sleep(pause_s)
 

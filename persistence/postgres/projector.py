@@ -215,12 +215,12 @@ class Projector:
     async def cursor(self) -> Cursor:
         """The cursor as committed; reads the database."""
 
-        async def read() -> Cursor:
-            async with self._pool.acquire() as connection:
-                return await read_cursor(connection)
-
-        self._cursor = await retry(read)
+        self._cursor = await retry(self._read_cursor)
         return self._cursor
+
+    async def _read_cursor(self) -> Cursor:
+        async with self._pool.acquire() as connection:
+            return await read_cursor(connection)
 
     async def apply(self, frames: Sequence[EventFrame]) -> Cursor:
         """Write frames in sequence order; on return they and the cursor are committed.
@@ -242,7 +242,8 @@ class Projector:
 
         async def once() -> Cursor:
             try:
-                cursor = self._cursor or await self.cursor()
+                # Not `cursor()`: only the outermost caller retries.
+                cursor = self._cursor or await self._read_cursor()
                 for batch in _batches(cursor, frames):
                     cursor = self._cursor = await self._write(cursor, batch)
                 return cursor

@@ -6,7 +6,7 @@
 
 Everything here can be killed and begun again: it changes nothing but a torn
 event tail, missing event frames and the report.  The rows of the decision table
-in README.md are named in the code (R-a, R-b, …).
+in README.md are named in the code (L-c, C-b, …).
 """
 
 import sys

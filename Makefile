@@ -67,7 +67,7 @@ PYTHON_SOURCES := engine persistence recovery api tests bench setup.py
 lint: build
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
-	$(BIN)/cython-lint $$(git ls-files '*.pyx' '*.pxd')
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint $$(git ls-files '*.pyx' '*.pxd')
 
 types: build
 	$(BIN)/mypy

@@ -190,7 +190,9 @@ cdef inline int book_reserve(Books* book, uint32_t ladder) noexcept nogil:
     """Make room for one more order, resting on a level of its own; 0, or -1."""
     cdef Ladder* side = &book.ladders[ladder]
     if unlikely(not slots_any(&book.slots)):
-        if memory_grow(<void**>&book.orders, &book.orders_capacity, book.orders_capacity + 1, sizeof(Order)) < 0:
+        if memory_grow(
+            <void**>&book.orders, &book.orders_capacity, book.orders_capacity + 1, sizeof(Order)
+        ) < 0:
             return -1
         if slots_grow(&book.slots, <uint32_t>book.orders_capacity) < 0:
             return -1

@@ -114,7 +114,9 @@ cdef inline int64_t charge_fee(Order* order, int64_t notional, int32_t ppm) noex
     return fee
 
 
-cdef inline i128 buy_hold(int32_t maker_ppm, int32_t taker_ppm, uint32_t residue, int64_t notional) noexcept nogil:
+cdef inline i128 buy_hold(
+    int32_t maker_ppm, int32_t taker_ppm, uint32_t residue, int64_t notional
+) noexcept nogil:
     """What a BUY must hold for LeavesQty worth `notional` at its limit."""
     cdef int32_t rate = maker_ppm if maker_ppm > taker_ppm else taker_ppm
     cdef i128 exact
@@ -124,7 +126,9 @@ cdef inline i128 buy_hold(int32_t maker_ppm, int32_t taker_ppm, uint32_t residue
     return <i128>notional + ceil_ppm(exact)
 
 
-cdef inline bint overflows(int64_t tick_atoms, int64_t lot_atoms, int64_t price, int64_t quantity) noexcept nogil:
+cdef inline bint overflows(
+    int64_t tick_atoms, int64_t lot_atoms, int64_t price, int64_t quantity
+) noexcept nogil:
     """Whether the base amount, or the notional at the price, does not fit int64."""
     cdef int64_t amount
     return (
@@ -153,7 +157,8 @@ cdef inline int64_t affordable(
 
 cdef inline void set_hold(Ledger* ledger, uint64_t sequence, Order* order, int64_t hold) noexcept nogil:
     """Move what an order holds from what it was to `hold`, against `available`."""
-    cdef Balance* balance = balance_touch(ledger, order.quote if order.side == SIDE_BUY else order.base, sequence)
+    cdef uint32_t which = order.quote if order.side == SIDE_BUY else order.base
+    cdef Balance* balance = balance_touch(ledger, which, sequence)
     cdef int64_t more = hold - order.hold
     balance.available -= more
     balance.held += more

@@ -16,14 +16,15 @@ import argparse
 import asyncio
 import secrets
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from api.drills.crash import crash
 from api.drills.demo import demo
 from api.drills.report import DrillReport
 
-Drill = Callable[[argparse.Namespace, Path], Awaitable[DrillReport]]
+Drill = Callable[[argparse.Namespace, Path], Coroutine[Any, Any, DrillReport]]
 
 DRILLS: dict[str, Drill] = {"crash": crash, "demo": demo}
 

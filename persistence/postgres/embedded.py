@@ -36,6 +36,8 @@ DATABASE = "postgres"
 PORT = 5432
 SOCKET_PATH_BYTES_MAX = 103
 """Shortest `sun_path` in use (macOS), less its terminator."""
+NOBODY = 65534
+"""Who runs the server for root; see `launch.py`."""
 _POLL_S = 0.01
 _LAUNCH = Path(__file__).with_name("launch.py")
 
@@ -295,7 +297,8 @@ class EmbeddedPostgres:
     def _prepare_socket_directory(self) -> None:
         self.socket_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = self.socket_directory.stat()
-        if state.st_uid != os.geteuid():
+        ours = {os.geteuid()} if os.geteuid() else {0, NOBODY}
+        if state.st_uid not in ours:
             raise EmbeddedError(f"{self.socket_directory} belongs to user {state.st_uid}, not to us")
         if state.st_mode & 0o077:
             self.socket_directory.chmod(0o700)
@@ -304,7 +307,8 @@ class EmbeddedPostgres:
         identity = "namespace" if os.geteuid() == 0 else "self"
         python = [sys.executable, "-I", "-S", str(_LAUNCH)]
         # The parent is whoever runs this command; it is this process unless a supervisor forks in between.
-        return [*python, str(os.getpid()), str(int(signal_number)), identity, str(directory), "--", *program]
+        places = [str(directory), str(self.socket_directory)]
+        return [*python, str(os.getpid()), str(int(signal_number)), identity, *places, "--", *program]
 
     def _last_words(self) -> str:
         try:

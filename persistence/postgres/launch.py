@@ -1,6 +1,6 @@
 """Runs one PostgreSQL program so that it dies with us and is not root. A script, not a module.
 
-    python -I -S launch.py PARENT SIGNAL IDENTITY DIRECTORY -- PROGRAM ARGUMENT...
+    python -I -S launch.py PARENT SIGNAL IDENTITY DIRECTORY SOCKETS -- PROGRAM ARGUMENT...
 
 It becomes PROGRAM (exec), so the pid is PostgreSQL's own. Before that:
 
@@ -9,7 +9,7 @@ It becomes PROGRAM (exec), so the pid is PostgreSQL's own. Before that:
 2. PostgreSQL refuses to run as root. IDENTITY says how not to be:
    `self` (we are not), `namespace` (a user namespace in which root is nobody:
    no user is switched, the files stay ours), `setuid` (become nobody; DIRECTORY
-   is given to it). `namespace` falls back to `setuid` where the kernel forbids it.
+   with all that is in it, and SOCKETS, are given to it). `namespace` falls back to `setuid` where the kernel forbids it.
 
 Only the standard library, and little of it: this is on the way to every start.
 """
@@ -54,25 +54,27 @@ def _enter_namespace() -> None:
     _write("/proc/self/gid_map", f"{NOBODY} {group} 1")
 
 
-def _become_nobody(directory: str) -> None:
+def _become_nobody(directory: str, sockets: str) -> None:
     _own(directory, NOBODY)
+    os.chown(sockets, NOBODY, NOBODY)
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
 
 
 def main() -> None:
-    parent, signal_number, identity, directory = sys.argv[1:5]
-    program = sys.argv[6:]
+    parent, signal_number, identity, directory, sockets = sys.argv[1:6]
+    program = sys.argv[7:]
     if identity == "namespace":
         _own(directory, os.geteuid())
+        os.chown(sockets, os.geteuid(), os.getegid())
         try:
             _enter_namespace()
         except OSError as error:
             print(f"no user namespace ({error}); running as user {NOBODY} instead", file=sys.stderr)
             identity = "setuid"
     if identity == "setuid":
-        _become_nobody(directory)
+        _become_nobody(directory, sockets)
     if signal_number != "0":
         # After the change of user: that clears the setting.
         _call("prctl", PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)

@@ -44,6 +44,13 @@ RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 3.2
 RETRY_JITTER_S = 0.05
 
+_SERVER_SETTINGS = {
+    "application_name": "holdfast",
+    # Every statement here is written for an index. A plan made for the values at hand may choose to read
+    # a table whole while it is small or not yet analysed, and asyncpg would keep using it.
+    "plan_cache_mode": "force_generic_plan",
+}
+
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -184,7 +191,7 @@ class Pool:
                         timeout=CONNECT_S_MAX,
                         command_timeout=self._statement_s,
                         init=_prepare_connection,
-                        server_settings={"application_name": "holdfast"},
+                        server_settings=_SERVER_SETTINGS,
                     ),
                     timeout_s,
                 )

@@ -159,6 +159,11 @@ _FILL_COLUMNS = (
 )
 _TRADE_COLUMNS = "trade_id, sequence, number, created_at, market, price, quantity, taker_side"
 _NEWEST = (1 << 63) - 1
+_NAMES_NOTHING = ", ".join(
+    str(int(reason))
+    for reason in (Reason.VENUE_DRAINING, Reason.IDEMPOTENCY_CONFLICT, Reason.DUPLICATE_CLIENT_ORDER_ID)
+)
+"""Refusals that leave the names in the request to the order that had, or will have, them."""
 
 
 class Queries:
@@ -177,7 +182,7 @@ class Queries:
         return await self._order("order_id = $1", order_id)
 
     async def order_by_client_id(self, account: int, client_order_id: str) -> OrderRow | None:
-        """The newest order under a client order id."""
+        """The newest order under a client order id; not a refusal because that id, or the key, was taken."""
         return await self._order("account = $1 AND client_order_id = $2", account, client_order_id)
 
     async def order_by_key(self, account: int, idempotency_key: str) -> OrderRow | None:
@@ -273,7 +278,7 @@ class Queries:
         )
         refused = await self._fetch(
             f"""SELECT {_REJECTION_COLUMNS} FROM rejections
-                 WHERE {where} AND command = {int(CommandType.NEW)} AND reason <> {int(Reason.VENUE_DRAINING)}
+                 WHERE {where} AND command = {int(CommandType.NEW)} AND reason NOT IN ({_NAMES_NOTHING})
                  ORDER BY sequence DESC LIMIT 1""",
             *arguments,
         )

@@ -127,38 +127,53 @@ class Mode:
 
 
 _COLUMNS = tuple(field.name for field in fields(Queued))
+_BODY = _COLUMNS.index("body")
 _SELECT = "SELECT " + ", ".join(f"s.{name}" for name in _COLUMNS) + " FROM submissions s "
 
-_KNOWN = f"""
-SELECT DISTINCT ON (s.account, s.idempotency_key) s.account, s.idempotency_key, s.accepted_no, s.body
-  FROM submissions s JOIN unnest($1::integer[], $2::text[]) AS k (account, idempotency_key)
-       USING (account, idempotency_key)
- WHERE s.accepted_at > now() - interval '{KEY_WINDOW}' OR s.state IN ('QUEUED', 'CLAIMED')
- ORDER BY s.account, s.idempotency_key, s.accepted_no DESC"""
+_LOCK = """
+SELECT accepted_no, (SELECT min(accepted_no) FROM submissions WHERE resolved_at IS NULL) AS oldest
+  FROM venue_mode FOR UPDATE"""
+"""`oldest` may be from before the wait for the lock: too low, so that the bound errs on the safe side."""
 
-_INSERT = """
-INSERT INTO submissions (accepted_no, account, kind, idempotency_key, body, command, text, request, state,
-                         accepted_at, expires_at)
-SELECT n, a, k, i, b, c, t, r, 'QUEUED', now(), now() + make_interval(secs => ttl)
-  FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::numeric[], $6::bytea[], $7::bytea[],
-              $8::jsonb[], $9::double precision[]) AS x (n, a, k, i, b, c, t, r, ttl)"""
+_KNOWN = f"""
+SELECT k.account, k.idempotency_key, s.accepted_no, s.body
+  FROM unnest($1::integer[], $2::text[]) AS k (account, idempotency_key)
+ CROSS JOIN LATERAL (
+    SELECT accepted_no, body FROM submissions
+     WHERE account = k.account AND idempotency_key = k.idempotency_key
+       AND (accepted_at > now() - interval '{KEY_WINDOW}' OR resolved_at IS NULL)
+     ORDER BY accepted_no DESC LIMIT 1) s"""
+
+_KEEP = """
+WITH kept AS (
+    INSERT INTO submissions (accepted_no, account, kind, idempotency_key, body, command, text, request, state,
+                             accepted_at, expires_at)
+    SELECT n, a, k, i, b, c, t, r, 'QUEUED', now(), now() + make_interval(secs => ttl)
+      FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::text[], $5::bigint[], $6::bytea[], $7::bytea[],
+                  $8::jsonb[], $9::double precision[]) AS x (n, a, k, i, b, c, t, r, ttl)
+)
+UPDATE venue_mode SET accepted_no = $10, mode = 'QUEUE',
+       changed_at = CASE mode WHEN 'QUEUE' THEN changed_at ELSE now() END"""
 
 _EXPIRE = """
 UPDATE submissions SET state = 'EXPIRED', resolved_at = now()
  WHERE accepted_no IN (
-     SELECT accepted_no FROM submissions WHERE state = 'QUEUED' AND expires_at <= now()
+     SELECT accepted_no FROM submissions
+      WHERE resolved_at IS NULL AND state = 'QUEUED' AND expires_at <= now()
       ORDER BY accepted_no LIMIT $1 FOR UPDATE)
    AND state = 'QUEUED'"""
 
 _CLAIM = f"""
 WITH picked AS (
     SELECT accepted_no FROM submissions
-     WHERE state IN ('QUEUED', 'CLAIMED') AND (state = 'QUEUED' OR epoch < $1)
-     ORDER BY accepted_no LIMIT $2 FOR UPDATE
+     WHERE resolved_at IS NULL AND (state = 'QUEUED' OR epoch < $1)
+     ORDER BY accepted_no LIMIT $2
 )
 UPDATE submissions s SET state = 'CLAIMED', epoch = $1
   FROM picked WHERE s.accepted_no = picked.accepted_no
+   AND s.resolved_at IS NULL AND (s.state = 'QUEUED' OR s.epoch < $1)
 RETURNING {", ".join(f"s.{name}" for name in _COLUMNS)}"""
+"""The condition again, outside: it is judged anew for a row that a cancel had locked. Cheaper than a lock."""
 
 _RESOLVE = """
 UPDATE submissions s
@@ -199,7 +214,7 @@ class Submissions:
         return await self._pool.run(lambda connection: self._enqueue(connection, submissions))
 
     async def _enqueue(self, connection: Connection, submissions: Sequence[Submission]) -> list[Enqueued]:
-        last = await connection.fetchval("SELECT accepted_no FROM venue_mode FOR UPDATE")
+        last, oldest = await connection.fetchrow(_LOCK)
         known = await _known(connection, submissions)
         results: list[Enqueued] = []
         fresh: list[tuple[int, Submission]] = []
@@ -217,32 +232,27 @@ class Submissions:
             known[key] = (number, submission.body)
             results.append(Enqueued(number))
         if fresh:
-            await self._keep(connection, last, fresh)
+            await self._keep(connection, oldest, fresh)
         return results
 
-    async def _keep(self, connection: Connection, last: int, fresh: list[tuple[int, Submission]]) -> None:
-        oldest = await connection.fetchval(
-            "SELECT min(accepted_no) FROM submissions WHERE state IN ('QUEUED', 'CLAIMED')"
-        )
+    async def _keep(
+        self, connection: Connection, oldest: int | None, fresh: list[tuple[int, Submission]]
+    ) -> None:
         # Numbers are dense, so this counts what waits, and what is done between.
         if oldest is not None and fresh[-1][0] - oldest >= self._waiting_max:
             raise QueueFull(f"{self._waiting_max} submissions wait; try again when the engine has taken some")
         await connection.execute(
-            _INSERT,
+            _KEEP,
             [number for number, _ in fresh],
             [s.account for _, s in fresh],
             [s.kind for _, s in fresh],
             [s.idempotency_key for _, s in fresh],
-            [s.body for _, s in fresh],
+            [_signed(s.body) for _, s in fresh],
             [s.command for _, s in fresh],
             [s.text for _, s in fresh],
             [s.request for _, s in fresh],
             [s.time_to_live_s for _, s in fresh],
-        )
-        await connection.execute(
-            """UPDATE venue_mode SET accepted_no = $1, mode = 'QUEUE',
-                      changed_at = CASE mode WHEN 'QUEUE' THEN changed_at ELSE now() END""",
-            last + len(fresh),
+            fresh[-1][0],
         )
 
     async def get(self, accepted_no: int) -> Queued | None:
@@ -262,7 +272,7 @@ class Submissions:
     async def list_open(self, account: int, *, after: int = 0, limit: int = 100) -> list[Queued]:
         """An account's waiting submissions past `after`, oldest first."""
         return await self._read(
-            """WHERE s.account = $1 AND s.accepted_no > $2 AND s.state IN ('QUEUED', 'CLAIMED')
+            """WHERE s.account = $1 AND s.accepted_no > $2 AND s.resolved_at IS NULL
                ORDER BY s.accepted_no LIMIT $3""",
             account,
             after,
@@ -273,9 +283,7 @@ class Submissions:
         """How many are QUEUED or CLAIMED."""
         async with self._pool.acquire() as connection:
             return int(
-                await connection.fetchval(
-                    "SELECT count(*) FROM submissions WHERE state IN ('QUEUED', 'CLAIMED')"
-                )
+                await connection.fetchval("SELECT count(*) FROM submissions WHERE resolved_at IS NULL")
             )
 
     async def cancel(self, accepted_no: int, account: int) -> bool:
@@ -305,7 +313,8 @@ class Submissions:
 
         Those that an older epoch claimed and did not resolve come again: the
         engine knows by accepted_no which it has applied. What is past its time
-        expires first.
+        expires first. After a lost commit the rows may be claimed and not
+        returned: a drainer submits what `claimed` says.
 
         Raises
         ------
@@ -319,7 +328,8 @@ class Submissions:
             await _fence(connection, epoch)
             await connection.execute(_EXPIRE, CLAIM_MAX)
             rows = await connection.fetch(_CLAIM, epoch, limit)
-            return sorted((_queued(row) for row in rows), key=lambda row: row.accepted_no)
+            rows.sort(key=lambda row: row[0])
+            return [_queued(row) for row in rows]
 
         return await self._pool.run(work)
 
@@ -330,7 +340,7 @@ class Submissions:
         `claim`, says what has to go to the engine.
         """
         return await self._read(
-            """WHERE s.state = 'CLAIMED' AND s.epoch = $1 AND s.accepted_no > $2
+            """WHERE s.resolved_at IS NULL AND s.state = 'CLAIMED' AND s.epoch = $1 AND s.accepted_no > $2
                ORDER BY s.accepted_no LIMIT $3""",
             epoch,
             after,
@@ -365,7 +375,7 @@ class Submissions:
         async def work(connection: Connection) -> bool:
             await _fence(connection, epoch, exclusive=True)
             waiting = await connection.fetchval(
-                "SELECT EXISTS (SELECT FROM submissions WHERE state IN ('QUEUED', 'CLAIMED'))"
+                "SELECT EXISTS (SELECT FROM submissions WHERE resolved_at IS NULL)"
             )
             if waiting:
                 return False
@@ -388,7 +398,7 @@ async def _known(
     if not keyed:
         return {}
     rows = await connection.fetch(_KNOWN, [s.account for s in keyed], [s.idempotency_key for s in keyed])
-    return {(r["account"], r["idempotency_key"]): (r["accepted_no"], int(r["body"])) for r in rows}
+    return {(r["account"], r["idempotency_key"]): (r["accepted_no"], r["body"] % (1 << 64)) for r in rows}
 
 
 async def _fence(connection: Connection, epoch: int, *, exclusive: bool = False) -> None:
@@ -402,7 +412,11 @@ async def _fence(connection: Connection, epoch: int, *, exclusive: bool = False)
         await connection.execute("UPDATE venue_mode SET epoch = $1", epoch)
 
 
+def _signed(body: int) -> int:
+    """The same 64 bits as a bigint."""
+    return body - (1 << 64) if body >= 1 << 63 else body
+
+
 def _queued(row: Any) -> Queued:
-    values = dict(row)
-    values["body"] = int(values["body"])
-    return Queued(**values)
+    values: tuple[Any, ...] = tuple(row)
+    return Queued(*values[:_BODY], values[_BODY] % (1 << 64), *values[_BODY + 1 :])  # type: ignore[call-arg]

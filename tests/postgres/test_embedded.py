@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -132,3 +134,26 @@ def test_a_long_path_gets_a_short_socket_directory() -> None:
     assert len(str(socket_directory_for(long) / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES_MAX
     assert socket_directory_for(long) == socket_directory_for(long)
     assert socket_directory_for(Path("/d/postgres")) == Path("/d/run")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become someone else")
+def test_where_the_kernel_forbids_user_namespaces_it_becomes_nobody_and_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Containers often forbid them; the files change hands, and change back when they are allowed again."""
+    honest = EmbeddedPostgres._launched
+
+    def without_namespaces(self: EmbeddedPostgres, *arguments: Any) -> list[str]:
+        return ["setuid" if word == "namespace" else word for word in honest(self, *arguments)]
+
+    with tempfile.TemporaryDirectory(prefix="hf-pg-") as name:
+        Path(name).chmod(0o755)
+        server = EmbeddedPostgres(Path(name) / "data", Path(name) / "s", settings={"shared_buffers": "16MB"})
+        with monkeypatch.context() as patch:
+            patch.setattr(EmbeddedPostgres, "_launched", without_namespaces)
+            server.start()
+            assert (server.directory / "PG_VERSION").stat().st_uid == 65534
+            server.stop()
+        server.start()
+        assert (server.directory / "PG_VERSION").stat().st_uid == 0
+        server.stop()

@@ -133,6 +133,17 @@ async def test_claims_go_in_order_and_older_claims_come_again_to_a_newer_epoch(q
     )
 
 
+async def test_what_is_claimed_can_be_read_back_in_order(queue: Submissions) -> None:
+    """A claim whose answer was lost is not claimed again by the same epoch; it is read back."""
+    await queue.enqueue([submission(str(i)) for i in range(6)])
+    await queue.claim(3, 4)
+    assert [row.accepted_no for row in await queue.claimed(3)] == [1, 2, 3, 4]
+    assert [row.accepted_no for row in await queue.claimed(3, after=1, limit=2)] == [2, 3]
+    await queue.resolve(3, [Resolution(2, 50, QUEUED | 2, "ACCEPTED")])
+    assert [row.accepted_no for row in await queue.claimed(3)] == [1, 3, 4]
+    assert await queue.claimed(2) == await queue.claimed(4) == []
+
+
 async def test_of_a_cancel_and_a_claim_at_once_exactly_one_wins(queue: Submissions) -> None:
     both_ways = set()
     for turn in range(40):

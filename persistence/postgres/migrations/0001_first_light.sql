@@ -236,7 +236,7 @@ CREATE TABLE submissions (
     account          integer     NOT NULL CHECK (account > 0),
     kind             text        NOT NULL CHECK (kind IN ('order', 'cancel')),
     idempotency_key  text,
-    body             numeric     NOT NULL CHECK (body >= 0),           -- digest of what was asked, 64 bits
+    body             bigint      NOT NULL,                             -- digest of what was asked, its 64 bits
     command          bytea       NOT NULL CHECK (length(command) = 128),
     text             bytea       NOT NULL,
     request          jsonb       NOT NULL,
@@ -257,10 +257,13 @@ CREATE TABLE submissions (
         ELSE outcome IS NULL AND resolved_at IS NOT NULL END)
 ) WITH (fillfactor = 70);
 
-CREATE INDEX submissions_waiting ON submissions (accepted_no) WHERE state IN ('QUEUED', 'CLAIMED');
-CREATE INDEX submissions_open ON submissions (account, accepted_no) WHERE state IN ('QUEUED', 'CLAIMED');
-CREATE INDEX submissions_key ON submissions (account, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- What waits (QUEUED, CLAIMED) is what is not resolved. The indexes say it by resolved_at and not by
+-- state, so that a claim changes no indexed column and PostgreSQL can do it within the page.
+CREATE INDEX submissions_waiting ON submissions (accepted_no) WHERE resolved_at IS NULL;
+CREATE INDEX submissions_open ON submissions (account, accepted_no) WHERE resolved_at IS NULL;
+CREATE INDEX submissions_key ON submissions (account, idempotency_key, accepted_no DESC)
+    WHERE idempotency_key IS NOT NULL;
 -- One at a time may wait under a key; a day after, the key is free again.
 CREATE UNIQUE INDEX submissions_key_waiting ON submissions (account, idempotency_key)
-    WHERE idempotency_key IS NOT NULL AND state IN ('QUEUED', 'CLAIMED');
+    WHERE idempotency_key IS NOT NULL AND resolved_at IS NULL;
 CREATE INDEX submissions_sequence ON submissions (sequence) WHERE sequence IS NOT NULL;

@@ -1,12 +1,17 @@
-"""Runs the engine process with an engine that breaks on purpose, for tests of HALT.
+"""Runs the engine process with an engine or a disk that breaks on purpose.
 
-python -m tests.runtime.run_engine --break-on-quantity Q -- <arguments of the engine process>
+python -m tests.runtime.run_engine FAULT [VALUE] -- <arguments of the engine process>
 
-The engine breaks an invariant at the first NEW whose quantity is Q, as a bug would: the command before it
-in the same batch has been applied.
+--break-on-quantity Q   an invariant breaks at the first NEW whose quantity is Q, as a bug would do it:
+                        the commands before it in the same batch have been applied
+--break-audit           the full sweep finds a violation once there are more than five commands
+--fail-sync N           from the N-th on, syncs of the log fail, as of a dying disk
+--stall-sync N          they never return
 """
 
+import errno
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -18,6 +23,8 @@ from api.runtime.engine_process import EngineProcess, parse
 from engine import Engine
 from engine.errors import InvariantViolation
 from engine.types import CommandType
+from persistence.errors import StorageError
+from persistence.storage import Disk, File
 
 
 class BreakingEngine:
@@ -56,9 +63,46 @@ class BreakingEngine:
         self._inner.audit()
 
 
+class FailingFile:
+    """A segment without a descriptor, so that its syncs come through here."""
+
+    syncs = 0
+
+    def __init__(self, file: File, disk: "FailingDisk") -> None:
+        self._file, self._disk = file, disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def fileno(self) -> None:
+        return None
+
+    def sync(self) -> None:
+        FailingFile.syncs += threading.current_thread() is not threading.main_thread()
+        if FailingFile.syncs >= self._disk.fails_at:
+            if self._disk.stalls:
+                threading.Event().wait()
+            raise StorageError("sync", self._file.path, errno.EIO)
+        self._file.sync()
+
+
+class FailingDisk(Disk):
+    """The real disk but for the syncs of the log's segments."""
+
+    def __init__(self, fails_at: int, stalls: bool) -> None:
+        self.fails_at, self.stalls = fails_at, stalls
+
+    def open(self, path: Any, *, create: bool = False, writable: bool = False) -> Any:
+        file = super().open(path, create=create, writable=writable)
+        return FailingFile(file, self) if "/log/" in str(path) and (create or writable) else file
+
+
 if __name__ == "__main__":
     logs.configure("engine")
     split = sys.argv.index("--")
-    BreakingEngine.quantity = int(sys.argv[2]) if sys.argv[1] == "--break-on-quantity" else 0
-    BreakingEngine.audit_breaks = sys.argv[1] == "--break-audit"
-    sys.exit(EngineProcess(parse(sys.argv[split + 1 :]), BreakingEngine).run())
+    fault, value = sys.argv[1], int(sys.argv[2]) if split > 2 else 0
+    options = parse(sys.argv[split + 1 :])
+    disk = FailingDisk(value, fault == "--stall-sync") if fault.endswith("-sync") else None
+    BreakingEngine.quantity = value if fault == "--break-on-quantity" else 0
+    BreakingEngine.audit_breaks = fault == "--break-audit"
+    sys.exit(EngineProcess(options, BreakingEngine, disk=disk).run())

@@ -349,6 +349,57 @@ async def test_a_checkpoint_whose_sweep_fails_halts_the_venue_and_is_not_publish
     assert checkpoints(data) == []
 
 
+async def test_after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends(data: Path) -> None:
+    acknowledged: list[Answer] = []
+    with EngineUnderTest(data, "--no-database", wrapper=("--fail-sync", "12")) as engine:
+        link = await engine.link()
+        acknowledged.append(await opened(link))
+        random = np.random.default_rng(1)
+        with pytest.raises(LinkDown) as lost:
+            for _ in range(100):
+                acknowledged.append(await link.submit(random_orders(random, 40)))
+        assert lost.value.sent
+        assert engine.wait() == 74
+        await link.close()
+        assert "nothing more was acknowledged" in engine.log.read_text()
+    with EngineUnderTest(data, "--no-database") as again:
+        last = acknowledged[-1].first_sequence + acknowledged[-1].count - 1
+        assert again.report()["sequence"] >= last, "what is on disk decides"
+        link = await again.link()
+        for answer in acknowledged:
+            stored = await link.query("events", sequence=answer.first_sequence)
+            own = answer.events[answer.events["sequence"] == answer.first_sequence]
+            assert stored["events"] == own.tobytes().hex()
+        await link.close()
+
+
+async def test_nothing_leaves_while_its_sync_has_not_returned(data: Path) -> None:
+    seen: list[int] = []
+    with EngineUnderTest(data, "--no-database", wrapper=("--stall-sync", "6")) as engine:
+        watcher = await engine.link(
+            "gateway",
+            subscribe=True,
+            on_events=lambda epoch, first, last, time_ns, events, text: seen.append(last),
+        )
+        link = await engine.link()
+        await opened(link)
+        answered = 0
+        stalled = False
+        while not stalled:
+            # More than the loop syncs itself, so that it goes on serving while the sync hangs.
+            future = link.submit(random_orders(np.random.default_rng(1), 100))
+            done, _ = await asyncio.wait([future], timeout=1.0)
+            stalled = not done
+            answered = future.result().first_sequence + 99 if done else answered
+        assert watcher.heartbeat["applied_sequence"] == answered + 100, "it was applied"
+        assert watcher.heartbeat["durable_sequence"] == watcher.heartbeat["sequence"] == answered
+        assert max(seen) == answered
+        future.cancel()
+        engine.kill()
+        await link.close()
+        await watcher.close()
+
+
 async def test_a_link_comes_back_after_the_engine_died_with_the_next_epoch(data: Path) -> None:
     downs: list[Exception | None] = []
     with EngineUnderTest(data, "--no-database") as engine:

@@ -356,6 +356,12 @@ class CheckpointAnswer(Struct):
     sequence: int
 
 
+_CHOICES = {
+    "side": "buy, sell",
+    "type": "limit, market",
+    "time_in_force": "gtc, ioc, fok",
+    "state": "OPEN, POST_ONLY, CANCEL_ONLY, HALTED",
+}
 _PATH_MARK = " - at `$"
 
 
@@ -386,7 +392,9 @@ def _classify(error: msgspec.ValidationError) -> Problem:
     if "of length >=" in message:
         return Problem("invalid_value", f"{shown!r} may not be empty.", field=field, limit="1")
     if "Invalid enum value" in message:
-        return Problem("invalid_value", f"{shown!r}: {message}.", field=field)
+        limit = _CHOICES.get(shown.rpartition(".")[2])
+        allowed = "" if limit is None else f"; one of {limit}"
+        return Problem("invalid_value", f"{shown!r}: {message}{allowed}.", field=field, limit=limit)
     if "<=" in message or ">=" in message:
         return Problem(
             "invalid_value", f"{shown!r}: {message}.", field=field, limit=message.rsplit(" ", 1)[1]
@@ -414,9 +422,22 @@ class RequestDecoder(Generic[T]):
         try:
             return self._decode(body)
         except msgspec.ValidationError as error:
+            # The decoder stops at the first field that is wrong: whether the rest is JSON is looked at now.
+            _require_json(body)
             raise _classify(error) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Problem("malformed_json", f"The body is not JSON: {error}.") from error
+            raise _malformed(error) from error
+
+
+def _malformed(error: Exception) -> Problem:
+    return Problem("malformed_json", f"The body is not JSON: {error}.")
+
+
+def _require_json(body: bytes) -> None:
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _malformed(error) from error
 
 
 def convert_request(kind: type[T], value: Any) -> T:

@@ -156,7 +156,11 @@ def market_of(registry: Registry, symbol: str, field: str = "symbol") -> Market:
         symbol.replace("-", "/", 1)
     )
     if market is None:
-        raise Problem("unknown_symbol", f"There is no market {symbol!r}; see GET /v1/markets.", field=field)
+        raise Problem(
+            "unknown_symbol",
+            f"{field!r} is {symbol!r}; there is no such market, see GET /v1/markets.",
+            field=field,
+        )
     return market
 
 

@@ -15,9 +15,10 @@ structured array whose bytes are the wire format; big endian throughout::
 Columns that may be NULL or are text come last, and are joined to each row's
 bytes one by one. The stream opens with a signature of 19 bytes and ends with −1.
 
-COPY straight into a table is twice as fast as into a temporary one and from
-there by INSERT … ON CONFLICT, and a duplicate key is an error rather than an
-overwritten row; rows and cursor commit together, so there are no honest ones.
+COPY goes straight into the table, not into a temporary one and from there by
+INSERT … ON CONFLICT: each row is written once, and a duplicate key is an error
+rather than an overwritten row. Rows and cursor commit together, so there are no
+honest duplicates.
 """
 
 from collections.abc import AsyncIterator, Sequence

@@ -9,7 +9,8 @@ It becomes PROGRAM (exec), so the pid is PostgreSQL's own. Before that:
 2. PostgreSQL refuses to run as root. IDENTITY says how not to be:
    `self` (we are not), `namespace` (a user namespace in which root is nobody:
    no user is switched, the files stay ours), `setuid` (become nobody; DIRECTORY
-   with all that is in it, and SOCKETS, are given to it). `namespace` falls back to `setuid` where the kernel forbids it.
+   with all that is in it, and SOCKETS, are given to it). `namespace` falls
+   back to `setuid` where the kernel forbids it.
 
 Only the standard library, and little of it: this is on the way to every start.
 """

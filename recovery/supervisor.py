@@ -87,8 +87,8 @@ class ProcessSpec:
         Exit codes after which a restart would not help.
     before_start : callable
         Run before each start (a stale file to remove, say).
-    restart_s : float
-        The first pause before a restart.
+    restart_s, restart_s_max : float
+        The first pause before a restart, and the longest.
     crashes_max : int
         Crashes within a minute before the long pause.
     """
@@ -106,6 +106,7 @@ class ProcessSpec:
     stays_down: frozenset[int] = frozenset()
     before_start: Callable[[], None] = lambda: None
     restart_s: float = BACKOFF_FIRST_S
+    restart_s_max: float = BACKOFF_LAST_S
     crashes_max: int = CRASHES_MAX
 
 
@@ -257,7 +258,7 @@ class Child:
             self._cooldown_s = min(self._cooldown_s * 2, COOLDOWN_LAST_S)
             self._crashes.clear()
         else:
-            self._backoff_s = min(self._backoff_s * 2, max(BACKOFF_LAST_S, self.spec.restart_s))
+            self._backoff_s = min(self._backoff_s * 2, self.spec.restart_s_max)
         self._start_at = now + pause_s
         self._enter(State.COOLDOWN if in_window else State.BACKOFF)
 

@@ -25,7 +25,7 @@ from persistence.errors import LockHeld, StorageError
 from persistence.postgres.embedded import EmbeddedPostgres
 from persistence.postgres.errors import EmbeddedError
 from persistence.storage import Disk
-from recovery.supervisor import BACKOFF_FIRST_S, CRASHES_MAX, ProcessSpec, StartFailed, Supervisor
+from recovery.supervisor import CRASHES_MAX, ProcessSpec, StartFailed, Supervisor
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -113,8 +113,12 @@ def specs_of(options: argparse.Namespace, http: str, admin: str) -> list[Process
         dsn = postgres.dsn
         specs.append(postgres_spec(postgres))
     engine = engine_spec(data, database=True)
+    if options.engine_restart_delay:
+        engine = replace(
+            engine, restart_s=options.engine_restart_delay, restart_s_max=options.engine_restart_delay
+        )
     specs += [
-        replace(engine, restart_s=max(options.engine_restart_delay, BACKOFF_FIRST_S)),
+        engine,
         projector_spec(data, dsn),
         gateway_spec(data, http, admin, dsn, options.pending_ttl),
     ]

@@ -76,9 +76,13 @@ class Venue:
         done = subprocess.run(command, capture_output=True, check=False, timeout=WAIT_S)
         return dict(json.loads(done.stdout))
 
+    def pid(self, name: str) -> int:
+        """Pid of one process."""
+        return int(self.status()["processes"][name]["pid"])
+
     def kill(self, name: str) -> int:
         """SIGKILL to one process; its pid."""
-        pid = int(self.status()["processes"][name]["pid"])
+        pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         return pid
 

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from api.gateway.batcher import Reply
-from api.gateway.clock import iso
+from api.gateway.clock import datetime_ns, iso
 from api.gateway.errors import Problem
 from api.gateway.http import Outcome
 from api.gateway.mirror import Mirror
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 def time_text(time: datetime) -> str:
     """A row's time as the API prints it."""
-    return iso(round(time.timestamp() * 1_000_000) * 1000)
+    return iso(datetime_ns(time))
 
 
 async def from_database(rows: Awaitable[T]) -> T:
@@ -343,7 +343,7 @@ class Reads:
         return [
             (
                 row.trade_id, row.price, row.quantity, row.taker_side, row.sequence,
-                round(row.created_at.timestamp() * 1_000_000) * 1000,
+                datetime_ns(row.created_at),
             )
             for row in reversed(rows)
         ]  # fmt: skip

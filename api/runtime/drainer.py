@@ -1,6 +1,7 @@
 """Takes the queue of submissions to the engine, in the order in which they were accepted (SPEC F1, F1b).
 
     engine DRAINING or OPEN, queue not empty   claim → submit with accepted_no → next batch
+    the same, a pass is done and more came     CLOSING: newcomers wait, so that draining ends
     engine DRAINING, queue empty               DRAINED, under the exclusive lock of the mode row
     engine OPEN, mode still QUEUE, empty       mode back to LIVE (a commit was lost after DRAINED)
     engine HALTED, CANCEL_ONLY or away         nothing is taken; what is past its time expires
@@ -29,7 +30,6 @@ from persistence.text import TextBuilder, TextTag, read_text
 BATCH = 1024
 TEXT_BYTES_PER_BATCH = 768 << 10
 POLL_S = 0.1
-WAIT_FOR_PROJECTOR_S = 0.02
 PAUSE_S = 0.5
 EXPIRE_EVERY_S = 1.0
 
@@ -91,10 +91,13 @@ class Drainer:
             return 0.0
         if await self._submissions.claim(self._epoch, BATCH):
             return 0.0
-        if await self._submissions.try_drained(self._epoch, self._send_drained):
+        if await self._submissions.try_drained(
+            self._epoch, self._send_drained, answered_no=self._answered_no
+        ):
             _log.info("the queue of submissions is drained, epoch %d", self._epoch)
             return POLL_S
-        return WAIT_FOR_PROJECTOR_S
+        await self._submissions.close_queue(self._epoch)
+        return 0.0
 
     async def _submit(self, rows: list[Queued]) -> None:
         """Submit the first of `rows`; those that are not answered come again, before anything newer."""

@@ -16,14 +16,20 @@ so whoever reads *n* + 1 can read *n*. Submissions are given many at a time, one
 transaction for all: the lock is held once and one sync carries them.
 
 **No overtaking (F1b).** That same transaction moves the mode to QUEUE. The
-drainer moves it back in `try_drained`, which locks the row, sees that nothing
-waits, has the DRAINED command made durable, and only then commits LIVE. An
-enqueue is before (and is seen to wait) or after (and flips the mode again, so
-that the drainer goes on): nothing is left waiting in mode LIVE.
+drainer moves it back in `try_drained`, which locks the row, sees that the engine
+has answered all that was accepted, has the DRAINED command made durable, and only
+then commits LIVE. An enqueue is before (and is seen to wait) or after (and flips
+the mode again, so that the drainer goes on): nothing is left waiting in mode LIVE.
+
+**Draining ends.** Clients that keep asking would keep the queue from ever being
+empty. So the drainer sets the mode CLOSING when a first pass is done: an enqueue
+then waits, up to CLOSING_S, for the drainer to finish the rest, which is finite.
+A drainer that dies there holds nobody up for longer.
 
 All times are the database's clock, so that gateways need not agree on theirs.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -37,6 +43,9 @@ WAITING_MAX = 1_000_000
 ENQUEUE_MAX = 4096
 CLAIM_MAX = 10_000
 KEY_WINDOW = "24 hours"
+CLOSING_S = 1.0
+"""How long an enqueue waits, at most, for a queue that is being closed."""
+_CLOSING_POLL_S = 0.01
 
 OUTCOMES = ("ACCEPTED", "CANCELED", "REJECTED", "DUPLICATE")
 
@@ -119,7 +128,7 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """The mode row: LIVE or QUEUE, the last number given, the newest epoch that drained."""
+    """The mode row: LIVE, QUEUE or CLOSING, the last number given, the newest epoch that drained."""
 
     mode: str
     accepted_no: int
@@ -131,7 +140,8 @@ _BODY = _COLUMNS.index("body")
 _SELECT = "SELECT " + ", ".join(f"s.{name}" for name in _COLUMNS) + " FROM submissions s "
 
 _LOCK = """
-SELECT accepted_no, (SELECT min(accepted_no) FROM submissions WHERE resolved_at IS NULL) AS oldest
+SELECT accepted_no, (SELECT min(accepted_no) FROM submissions WHERE resolved_at IS NULL) AS oldest,
+       mode = 'CLOSING' AND clock_timestamp() < changed_at + make_interval(secs => $1) AS closing
   FROM venue_mode FOR UPDATE"""
 """`oldest` may be from before the wait for the lock: too low, so that the bound errs on the safe side."""
 
@@ -211,10 +221,20 @@ class Submissions:
         """
         if not 0 < len(submissions) <= ENQUEUE_MAX:
             raise ValueError(f"{len(submissions)} submissions at once; 1 to {ENQUEUE_MAX}")
-        return await self._pool.run(lambda connection: self._enqueue(connection, submissions))
+        while True:
+            kept = await self._pool.run(lambda connection: self._enqueue(connection, submissions))
+            if kept is not None:
+                return kept
+            # Bounded by CLOSING_S: the row says since when, and after that it counts as QUEUE.
+            await asyncio.sleep(_CLOSING_POLL_S)
 
-    async def _enqueue(self, connection: Connection, submissions: Sequence[Submission]) -> list[Enqueued]:
-        last, oldest = await connection.fetchrow(_LOCK)
+    async def _enqueue(
+        self, connection: Connection, submissions: Sequence[Submission]
+    ) -> list[Enqueued] | None:
+        """None: the queue is being closed, nothing was kept yet."""
+        last, oldest, closing = await connection.fetchrow(_LOCK, CLOSING_S)
+        if closing:
+            return None
         known = await _known(connection, submissions)
         results: list[Enqueued] = []
         fresh: list[tuple[int, Submission]] = []
@@ -363,19 +383,47 @@ class Submissions:
 
         return await self._pool.run(work)
 
-    async def try_drained(self, epoch: int, send: Callable[[], Awaitable[object]]) -> bool:
+    async def close_queue(self, epoch: int) -> None:
+        """Let new submissions wait until `try_drained` has opened the venue, or CLOSING_S is over.
+
+        Raises
+        ------
+        StaleEpoch
+            A newer engine's drainer is at work.
+        """
+
+        async def work(connection: Connection) -> None:
+            await _fence(connection, epoch, exclusive=True)
+            await connection.execute(
+                "UPDATE venue_mode SET mode = 'CLOSING', changed_at = clock_timestamp() WHERE mode = 'QUEUE'"
+            )
+
+        await self._pool.run(work)
+
+    async def try_drained(
+        self, epoch: int, send: Callable[[], Awaitable[object]], *, answered_no: int = 0
+    ) -> bool:
         """Open the venue if nothing waits: `await send()` (DRAINED, durable), then LIVE.
 
         No submission can be enqueued meanwhile. False if some wait: claim them
         first. If `send` fails nothing changes. If the commit is lost after
         `send`, the mode stays QUEUE, which delays but overtakes nobody; call
         again.
+
+        Parameters
+        ----------
+        answered_no : int
+            What this epoch claimed up to here the engine has answered: it does not
+            wait any more, though the projector may not have written its end yet.
         """
 
         async def work(connection: Connection) -> bool:
             await _fence(connection, epoch, exclusive=True)
             waiting = await connection.fetchval(
-                "SELECT EXISTS (SELECT FROM submissions WHERE resolved_at IS NULL)"
+                """SELECT EXISTS (SELECT FROM submissions WHERE resolved_at IS NULL
+                              AND NOT (state = 'CLAIMED' AND epoch = $1 AND accepted_no <= $2))""",
+                epoch,
+                answered_no,
             )
             if waiting:
                 return False

@@ -77,7 +77,7 @@ WRONG = {
     "a balance is of an asset": "INSERT INTO balances VALUES (1, 77, 1, 0, 1)",
     "there is one cursor": "INSERT INTO projection SELECT false, 0, 0, 0, 0, 0, now()",
     "there is one mode": "INSERT INTO venue_mode SELECT true, 'LIVE', 0, 0, now()",
-    "a mode is LIVE or QUEUE": "UPDATE venue_mode SET mode = 'BOTH'",
+    "a mode is LIVE, QUEUE or CLOSING": "UPDATE venue_mode SET mode = 'BOTH'",
     "a trade is of orders": (
         "INSERT INTO trades (sequence, number, created_at, price, quantity, buy_order_id, sell_order_id, "
         "buy_fee, sell_fee, buy_account, sell_account, market, taker_side) "

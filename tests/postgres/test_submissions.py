@@ -208,6 +208,47 @@ async def test_draining_ends_only_when_nothing_waits(queue: Submissions) -> None
         await queue.try_drained(0, send)
 
 
+async def test_what_the_engine_has_answered_no_longer_waits(queue: Submissions) -> None:
+    async def send() -> None: ...
+
+    await queue.enqueue([submission("a"), submission("b")])
+    await queue.claim(1)
+    assert not await queue.try_drained(1, send, answered_no=1)
+    assert await queue.try_drained(1, send, answered_no=2)
+    # Claimed by another epoch: that engine's answers say nothing of this one's.
+    await queue.enqueue([submission("c")])
+    await queue.claim(2)
+    assert not await queue.try_drained(3, send, answered_no=3)
+
+
+async def test_an_enqueue_waits_while_the_queue_closes_and_goes_on_when_it_is_drained(
+    queue: Submissions,
+) -> None:
+    async def send() -> None: ...
+
+    await queue.enqueue([submission("before")])
+    await queue.close_queue(1)
+    late = asyncio.create_task(queue.enqueue([submission("late")]))
+    await asyncio.sleep(0.1)
+    assert not late.done()
+    assert [row.accepted_no for row in await queue.claim(1)] == [1]
+    assert await queue.try_drained(1, send, answered_no=1)
+    assert (await late)[0].accepted_no == 2
+    assert (await queue.mode()).mode == "QUEUE"
+
+
+async def test_a_drainer_that_dies_while_closing_holds_up_nobody_for_long(queue: Submissions) -> None:
+    await queue.enqueue([submission("before")])
+    await queue.close_queue(1)
+    assert (await queue.enqueue([submission("late")]))[0].accepted_no == 2
+    assert (await queue.mode()).mode == "QUEUE"
+
+
+async def test_closing_means_nothing_while_the_venue_is_live(queue: Submissions) -> None:
+    await queue.close_queue(1)
+    assert (await queue.mode()).mode == "LIVE"
+
+
 async def test_a_failed_drained_command_leaves_the_mode_as_it_was(queue: Submissions) -> None:
     await queue.enqueue([submission()])
     await queue.cancel(1, 1)

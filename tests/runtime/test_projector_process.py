@@ -154,6 +154,10 @@ async def _mode_is(submissions: Submissions, mode: str) -> bool:
     return (await submissions.mode()).mode == mode
 
 
+async def _none_waits(submissions: Submissions) -> bool:
+    return await submissions.waiting() == 0
+
+
 async def test_a_drainer_and_an_engine_killed_while_draining_take_each_submission_once(
     data: Path, dsn: str
 ) -> None:
@@ -174,6 +178,7 @@ async def test_a_drainer_and_an_engine_killed_while_draining_take_each_submissio
                 with EngineUnderTest(data) as again:
                     link = await again.link()
                     await until(lambda: link.venue_state == VenueState.OPEN, "not drained", projector.log)
+                    await until(lambda: _none_waits(submissions), "not resolved", projector.log)
                     async with pool.acquire() as connection:
                         rows = await connection.fetch(
                             "SELECT state, outcome, sequence FROM submissions ORDER BY accepted_no"

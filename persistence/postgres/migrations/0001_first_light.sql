@@ -223,7 +223,7 @@ CREATE TABLE outbox_consumers (
 
 CREATE TABLE venue_mode (
     singleton        boolean     PRIMARY KEY DEFAULT true CHECK (singleton),
-    mode             text        NOT NULL CHECK (mode IN ('LIVE', 'QUEUE')),
+    mode             text        NOT NULL CHECK (mode IN ('LIVE', 'QUEUE', 'CLOSING')),
     accepted_no      bigint      NOT NULL CHECK (accepted_no >= 0),    -- the last one given
     epoch            bigint      NOT NULL CHECK (epoch >= 0),          -- the newest that claimed or drained
     changed_at       timestamptz NOT NULL

@@ -78,6 +78,14 @@ def test_a_body_beyond_64_kib_is_refused_on_every_way_in(trader: Trader) -> None
         assert (answer.status, answer.code, answer.body["limit"]) == (413, "body_too_large", "65536")
 
 
+def test_a_body_that_does_not_say_its_length_is_bounded_too(trader: Trader) -> None:
+    for method, path in (("POST", "/v1/orders"), ("POST", "/v1/orders/batch")):
+        answer = trader.call(method, path, raw=iter([b" " * 40_000] * 2))
+        assert (answer.status, answer.code) == (413, "body_too_large")
+    chunks = iter([json.dumps(GOOD).encode()[:20], json.dumps(GOOD).encode()[20:]])
+    assert trader.call("POST", "/v1/orders", raw=chunks).status == 201
+
+
 def test_a_missing_or_bad_key_opens_nothing(venue: Venue) -> None:
     for key, code in ((None, "missing_key"), ("hf_wrong", "invalid_key")):
         for method, path in (("POST", "/v1/orders"), ("GET", "/v1/balances"), ("DELETE", "/v1/orders/1-1")):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -94,10 +94,10 @@ class Venue:
         *,
         key: str | None = None,
         admin: bool = False,
-        raw: bytes | None = None,
+        raw: bytes | Iterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """One request."""
+        """One request; an iterable `raw` is sent in chunks, without a length."""
         address = urlsplit(self.ready["admin_url" if admin else "url"])
         connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=WAIT_S)
         sent = dict(headers or {})

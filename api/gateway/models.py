@@ -392,9 +392,9 @@ def _classify(error: msgspec.ValidationError) -> Problem:
     if "of length >=" in message:
         return Problem("invalid_value", f"{shown!r} may not be empty.", field=field, limit="1")
     if "Invalid enum value" in message:
-        limit = _CHOICES.get(shown.rpartition(".")[2])
-        allowed = "" if limit is None else f"; one of {limit}"
-        return Problem("invalid_value", f"{shown!r}: {message}{allowed}.", field=field, limit=limit)
+        choices = _CHOICES.get(shown.rpartition(".")[2])
+        allowed = "" if choices is None else f"; one of {choices}"
+        return Problem("invalid_value", f"{shown!r}: {message}{allowed}.", field=field, limit=choices)
     if "<=" in message or ">=" in message:
         return Problem(
             "invalid_value", f"{shown!r}: {message}.", field=field, limit=message.rsplit(" ", 1)[1]

@@ -20,7 +20,7 @@ from engine import state as canonical
 from engine import types
 
 from engine.admin cimport key_add, transaction_add
-from engine.books cimport book_find_id
+from engine.books cimport Order, book_find_id
 from engine.dispatch cimport execute
 from engine.idempotency cimport SeenKey, idempotency_find, seen_at
 from engine.index cimport ABSENT
@@ -143,10 +143,28 @@ cdef class Engine(Writer):
         return np.array(rows, dtype=types.BALANCE)
 
     def orders(self, uint32_t account):
-        """The live orders of an account in canonical order: ORDER[n]; O(all live orders)."""
+        """The live orders of an account in canonical order: ORDER[n]; O(slots + n log n).
+
+        The pool is walked in memory order and only what is found is copied and sorted.
+        """
         self._enter()
-        records = self._dump_orders()
-        return records[records["account"] == account]
+        cdef uint64_t capacity = self.venue.book.slots.capacity
+        cdef uint64_t count = 0
+        cdef uint64_t slot
+        with nogil:
+            for slot in range(capacity):
+                count += is_live_of(&self.venue.book.orders[slot], account)
+        cdef cnp.ndarray records = np.zeros(count, dtype=types.ORDER)
+        cdef OrderRecord* record = <OrderRecord*>cnp.PyArray_DATA(records)
+        with nogil:
+            for slot in range(capacity):
+                if count == 0:
+                    break
+                if is_live_of(&self.venue.book.orders[slot], account):
+                    write_order(&self.venue.book.orders[slot], record)
+                    record += 1
+                    count -= 1
+        return canonical.sort("orders", records)
 
     def order(self, uint64_t order_id, uint32_t slot=NO_SLOT):
         """The live order of that name, an ORDER record, or None; without a slot only QUEUED ids are found."""
@@ -162,11 +180,72 @@ cdef class Engine(Writer):
 
     def find_key(self, uint32_t account, key):
         """Sequence of the command that an account sent under an idempotency key, or 0."""
+        record = self.find_seen(account, key)
+        return 0 if record is None else int(record["sequence"])
+
+    def find_seen(self, uint32_t account, key):
+        """What is kept of an account's idempotency key, an IDEMPOTENCY record, or None; O(1)."""
         self._enter()
         cdef const SeenKey* seen = idempotency_find(
             &self.venue.idempotency, account, <uint64_t>(key & 0xFFFFFFFFFFFFFFFF), <uint64_t>(key >> 64)
         )
-        return seen.sequence if seen != NULL else 0
+        if seen == NULL:
+            return None
+        cdef cnp.ndarray record = np.zeros(1, dtype=types.IDEMPOTENCY)
+        write_seen(seen, <IdempotencyRecord*>cnp.PyArray_DATA(record))
+        return record[0]
+
+    def assets(self):
+        """All assets by number: ASSET[n]; O(n)."""
+        self._enter()
+        return self._dump_assets()
+
+    def markets(self):
+        """All markets by number: MARKET[n]; O(n)."""
+        self._enter()
+        return self._dump_markets()
+
+    def accounts(self):
+        """All accounts by number, that of the fees first: ACCOUNT[n]; O(n)."""
+        self._enter()
+        return self._dump_accounts()
+
+    def keys(self):
+        """All API keys by hash: KEY[n]; O(n log n)."""
+        self._enter()
+        return self._dump_keys()
+
+    cdef object _dump_assets(self):
+        cdef cnp.ndarray records = np.zeros(self.venue.assets_count, dtype=types.ASSET)
+        cdef AssetRecord* data = <AssetRecord*>cnp.PyArray_DATA(records)
+        cdef uint32_t at
+        for at in range(self.venue.assets_count):
+            data[at].asset = at + 1
+            data[at].net_deposits = self.venue.assets[at + 1].net_deposits
+        return records
+
+    cdef object _dump_markets(self):
+        cdef cnp.ndarray records = np.zeros(self.venue.markets_count, dtype=types.MARKET)
+        cdef MarketRecord* data = <MarketRecord*>cnp.PyArray_DATA(records)
+        cdef uint32_t at
+        for at in range(self.venue.markets_count):
+            write_market(&self.venue.markets[at + 1], at + 1, &data[at])
+        return records
+
+    cdef object _dump_accounts(self):
+        cdef cnp.ndarray records = np.zeros(self.venue.accounts_count, dtype=types.ACCOUNT)
+        cdef AccountRecord* data = <AccountRecord*>cnp.PyArray_DATA(records)
+        cdef uint32_t at
+        for at in range(self.venue.accounts_count):
+            data[at].account = at
+            data[at].state = self.venue.accounts[at].state
+        return records
+
+    cdef object _dump_keys(self):
+        cdef cnp.ndarray records = np.zeros(self.venue.keys_count, dtype=types.KEY)
+        if self.venue.keys_count:
+            memcpy(cnp.PyArray_DATA(records), self.venue.keys, self.venue.keys_count * sizeof(KeyRecord))
+        return canonical.sort("keys", records)
 
     cdef object _dump_orders(self):
         cdef cnp.ndarray records = np.zeros(self.venue.book.live, dtype=types.ORDER)
@@ -184,53 +263,32 @@ cdef class Engine(Writer):
             raise RuntimeError("another thread is in this engine; it has a single writer")
         arrays = {
             "venue": np.zeros(1, types.VENUE),
-            "assets": np.zeros(self.venue.assets_count, types.ASSET),
-            "markets": np.zeros(self.venue.markets_count, types.MARKET),
-            "accounts": np.zeros(self.venue.accounts_count, types.ACCOUNT),
+            "assets": self._dump_assets(),
+            "markets": self._dump_markets(),
+            "accounts": self._dump_accounts(),
             "balances": np.zeros(self.venue.ledger.balances_used, types.BALANCE),
             "orders": self._dump_orders(),
             "transactions": np.zeros(self.venue.transactions_count, types.TRANSACTION),
-            "keys": np.zeros(self.venue.keys_count, types.KEY),
+            "keys": self._dump_keys(),
             "idempotency": np.zeros(self.venue.idempotency.count, types.IDEMPOTENCY),
         }
         write_venue(&self.venue, <VenueRecord*>address(arrays, "venue"))
-        self._dump_named(
-            <AssetRecord*>address(arrays, "assets"),
-            <MarketRecord*>address(arrays, "markets"),
-            <AccountRecord*>address(arrays, "accounts"),
-            <BalanceRecord*>address(arrays, "balances"),
-            <IdempotencyRecord*>address(arrays, "idempotency"),
+        self._dump_many(
+            <BalanceRecord*>address(arrays, "balances"), <IdempotencyRecord*>address(arrays, "idempotency")
         )
         if self.venue.transactions_count:
             memcpy(
                 address(arrays, "transactions"), self.venue.transactions,
                 self.venue.transactions_count * sizeof(TransactionRecord),
             )
-        if self.venue.keys_count:
-            memcpy(address(arrays, "keys"), self.venue.keys, self.venue.keys_count * sizeof(KeyRecord))
         balances = arrays["balances"]
         arrays["balances"] = balances[(balances["available"] != 0) | (balances["held"] != 0)]
-        for section in ("balances", "transactions", "keys"):
+        for section in ("balances", "transactions"):
             arrays[section] = canonical.sort(section, arrays[section])
         return arrays
 
-    cdef void _dump_named(
-        self,
-        AssetRecord* assets,
-        MarketRecord* markets,
-        AccountRecord* accounts,
-        BalanceRecord* balances,
-        IdempotencyRecord* seen,
-    ) noexcept nogil:
+    cdef void _dump_many(self, BalanceRecord* balances, IdempotencyRecord* seen) noexcept nogil:
         cdef uint64_t at
-        for at in range(self.venue.assets_count):
-            assets[at].asset = at + 1
-            assets[at].net_deposits = self.venue.assets[at + 1].net_deposits
-        for at in range(self.venue.markets_count):
-            write_market(&self.venue.markets[at + 1], at + 1, &markets[at])
-        for at in range(self.venue.accounts_count):
-            accounts[at].account = at
-            accounts[at].state = self.venue.accounts[at].state
         for at in range(self.venue.ledger.balances_used):
             write_balance(&self.venue.ledger.balances[at], &balances[at])
         for at in range(self.venue.idempotency.count):
@@ -289,6 +347,10 @@ cdef class Engine(Writer):
             if read_seen(&self.venue, &seen[at]) < 0:
                 return -1
         return 0
+
+
+cdef inline bint is_live_of(const Order* order, uint32_t account) noexcept nogil:
+    return order.account == account and order.order_id != 0
 
 
 cdef void* address(dict arrays, str section):

@@ -1,8 +1,10 @@
 """What a client may ask the engine: WELCOME and the answers of QUERY.
 
 Everything here is asked when all that was applied is durable, so that no answer
-can outlive its commands.  Whole-state questions read one dump of the state,
-kept until the next command changes it.
+can outlive its commands.  Matching waits meanwhile, so each answer asks the core for
+what it names and nothing else: none dumps the state but `state_hash`, which is for
+drills and operators.  What is O(the venue) are the definitions and, of the orders,
+one walk through the pool in memory order.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,8 +42,6 @@ class Queries:
         self._disk = disk
         self._events = events
         self._status = status
-        self._dump: dict[str, Any] = {}
-        self._dump_sequence = -1
         self._answers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "status": lambda _: self._status(),
             "depth": self._depth,
@@ -77,105 +77,71 @@ class Queries:
         """WELCOME; with `snapshot` all that a subscriber starts from."""
         content = self._status()
         if snapshot:
-            state = self._state()
-            markets = state["markets"]
+            engine = self._pipeline.engine
+            markets = engine.markets()
             content |= {
                 "definitions": self._definitions(),
-                "keys": self._keys(state["keys"]),
-                "books": self._books(state["orders"], None),
+                "keys": _keys(engine.keys()),
+                "books": {str(market): self._book(market) for market in markets["market"].tolist()},
                 "market_states": {str(row["market"]): int(row["state"]) for row in markets},
                 "last_prices": {str(row["market"]): int(row["last_price"]) for row in markets},
             }
         return content
 
-    def _state(self) -> dict[str, Any]:
-        engine = self._pipeline.engine
-        if self._dump_sequence != engine.sequence:
-            self._dump = engine.dump()
-            self._dump_sequence = engine.sequence
-        return self._dump
-
     def _definitions(self) -> dict[str, Any]:
-        state, names = self._state(), self._pipeline.definitions
+        engine, names = self._pipeline.engine, self._pipeline.definitions
         return {
-            "assets": [{**names.assets.get(row["asset"], {}), **row} for row in _rows(state["assets"])],
-            "markets": [{**names.markets.get(row["market"], {}), **row} for row in _rows(state["markets"])],
+            "assets": [{**names.assets.get(row["asset"], {}), **row} for row in _rows(engine.assets())],
+            "markets": [{**names.markets.get(row["market"], {}), **row} for row in _rows(engine.markets())],
             "accounts": [
-                {**names.accounts.get(row["account"], {}), **row} for row in _rows(state["accounts"])
+                {**names.accounts.get(row["account"], {}), **row} for row in _rows(engine.accounts())
             ],
             "keys": names.keys,
         }
 
-    @staticmethod
-    def _keys(keys: Records) -> list[list[Any]]:
-        return [
-            [
-                np.array([key[f"hash_{word}"] for word in range(4)], "<u8").tobytes().hex(),
-                int(key["account"]),
-                int(key["scopes"]),
-                int(key["expire_time_ns"]),
-                int(key["revoked"]),
-            ]
-            for key in keys
-        ]
-
-    def _books(self, orders: Records, levels: int | None) -> dict[str, Any]:
-        """Levels of each market; `orders` come sorted by market, side, best price first."""
-        books: dict[str, Any] = {
-            str(row["market"]): {"bids": [], "asks": []} for row in self._state()["markets"]
-        }
-        if not len(orders):
-            return books
-        changed = np.zeros(len(orders), bool)
-        changed[0] = True
-        for name in ("market", "side", "price"):
-            changed[1:] |= orders[name][1:] != orders[name][:-1]
-        starts = np.flatnonzero(changed)
-        totals = np.add.reduceat(orders["leaves"], starts)
-        counts = np.diff(np.append(starts, len(orders)))
-        heads = orders[starts]
-        for head, total, count in zip(heads, totals.tolist(), counts.tolist(), strict=True):
-            side = books[str(head["market"])]["asks" if head["side"] else "bids"]
-            if levels is None or len(side) < levels:
-                side.append([int(head["price"]), total, count])
-        return books
+    def _book(self, market: int, levels: int = 0) -> dict[str, list[list[int]]]:
+        """Price, quantity, orders of the best levels of each side; 0 for all."""
+        bids, asks = self._pipeline.engine.depth(market, levels)
+        return {"bids": list(map(list, bids.tolist())), "asks": list(map(list, asks.tolist()))}
 
     def _depth(self, question: dict[str, Any]) -> dict[str, Any]:
         market = int(question["market"])
-        levels = min(int(question.get("levels", 50)), DEPTH_LEVELS_MAX)
-        orders = self._state()["orders"]
-        book = self._books(orders[orders["market"] == market], levels).get(str(market))
-        if book is None:
-            raise Refused("UNKNOWN_MARKET", f"market {market} does not exist")
+        levels = int(question.get("levels", 50))
+        if levels < 1:
+            raise ValueError(f"levels {levels}: at least 1")
+        try:
+            book = self._book(market, min(levels, DEPTH_LEVELS_MAX))
+        except KeyError as error:
+            raise Refused("UNKNOWN_MARKET", f"market {market} does not exist") from error
         return {"market": market, "sequence": self._pipeline.engine.sequence, **book}
 
     def _balances(self, question: dict[str, Any]) -> dict[str, Any]:
-        balances = self._state()["balances"]
-        rows = _rows(balances[balances["account"] == int(question["account"])])
-        return {"sequence": self._pipeline.engine.sequence, "balances": rows}
+        engine = self._pipeline.engine
+        return {
+            "sequence": engine.sequence,
+            "balances": _rows(engine.balances(int(question["account"]))),
+        }
 
     def _orders(self, question: dict[str, Any]) -> dict[str, Any]:
-        orders = self._state()["orders"]
-        rows = _rows(orders[orders["account"] == int(question["account"])][:ORDERS_MAX])
-        return {"sequence": self._pipeline.engine.sequence, "orders": rows}
+        engine = self._pipeline.engine
+        rows = _rows(engine.orders(int(question["account"]))[:ORDERS_MAX])
+        return {"sequence": engine.sequence, "orders": rows}
 
     def _order(self, question: dict[str, Any]) -> dict[str, Any]:
-        orders = self._state()["orders"]
-        found = orders[orders["order_id"] == np.uint64(int(question["order_id"]))]
-        slot = int(question.get("slot", NO_SLOT))
-        if slot != NO_SLOT:
-            found = found[found["slot"] == slot]
-        rows = _rows(found)
-        return {"sequence": self._pipeline.engine.sequence, "order": rows[0] if rows else None}
+        """By order_id and slot, the parts of its public name; without a slot only QUEUED ids are found."""
+        engine = self._pipeline.engine
+        found = engine.order(int(question["order_id"]), int(question.get("slot", NO_SLOT)))
+        return {"sequence": engine.sequence, "order": None if found is None else _row(found)}
 
     def _key(self, question: dict[str, Any]) -> dict[str, Any]:
-        keys = self._state()["idempotency"]
-        low, high = np.uint64(int(question["key_lo"])), np.uint64(int(question["key_hi"]))
-        account = int(question["account"])
-        found = keys[(keys["account"] == account) & (keys["key_lo"] == low) & (keys["key_hi"] == high)]
-        first = int(found[0]["sequence"]) if len(found) else None
-        body = int(found[0]["body"]) if len(found) else None
-        return {"as_of": self._pipeline.engine.sequence, "sequence": first, "body": body}
+        engine = self._pipeline.engine
+        low, high = int(question["key_lo"]), int(question["key_hi"])
+        if not (0 <= low < 1 << 64 and 0 <= high < 1 << 64):
+            raise ValueError("key_lo and key_hi are 64 bits each")
+        seen = engine.find_seen(int(question["account"]), high << 64 | low)
+        first = None if seen is None else int(seen["sequence"])
+        body = None if seen is None else int(seen["body"])
+        return {"as_of": engine.sequence, "sequence": first, "body": body}
 
     def _events_of(self, question: dict[str, Any]) -> dict[str, Any]:
         sequence = int(question["sequence"])
@@ -202,6 +168,28 @@ def _text_of(frame: Any, sequence: int) -> Iterator[tuple[int, bytes]]:
             yield tag, value
 
 
+def _keys(keys: Records) -> list[list[Any]]:
+    return [
+        [
+            np.array([key[f"hash_{word}"] for word in range(4)], "<u8").tobytes().hex(),
+            int(key["account"]),
+            int(key["scopes"]),
+            int(key["expire_time_ns"]),
+            int(key["revoked"]),
+        ]
+        for key in keys
+    ]
+
+
+def _named(dtype: np.dtype[Any]) -> list[str]:
+    """Fields that are not spare."""
+    return [name for name in dtype.names or () if not name.startswith("spare")]
+
+
 def _rows(records: Records) -> list[dict[str, Any]]:
-    names = [name for name in records.dtype.names or () if not name.startswith("spare")]
+    names = _named(records.dtype)
     return [dict(zip(names, row, strict=True)) for row in records[names].tolist()]
+
+
+def _row(record: Any) -> dict[str, Any]:
+    return {name: record[name].item() for name in _named(record.dtype)}

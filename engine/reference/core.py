@@ -181,11 +181,11 @@ class Engine:
 
     def balances(self, account: int) -> NDArray[np.void]:
         """The balances of an account that are not zero, by asset: BALANCE[n]."""
-        return _of_account(self.dump()["balances"], account)
+        return _of_account(self._section("balances"), account)
 
     def orders(self, account: int) -> NDArray[np.void]:
         """The live orders of an account in canonical order: ORDER[n]."""
-        return _of_account(self.dump()["orders"], account)
+        return _of_account(self._section("orders"), account)
 
     def order(self, order_id: int, slot: int = NO_SLOT) -> np.void | None:
         """The live order of that name, an ORDER record, or None; without a slot only QUEUED ids are found."""
@@ -195,9 +195,30 @@ class Engine:
 
     def find_key(self, account: int, key: int) -> int:
         """Sequence of the command that an account sent under an idempotency key, or 0."""
+        record = self.find_seen(account, key)
+        return 0 if record is None else int(record["sequence"])
+
+    def find_seen(self, account: int, key: int) -> np.void | None:
+        """What is kept of an account's idempotency key, an IDEMPOTENCY record, or None."""
         self._refuse_tainted()
         entry = self._venue.idempotency.find(account, key)
-        return 0 if entry is None else entry.sequence
+        return None if entry is None else sections.seen_record(entry)
+
+    def assets(self) -> NDArray[np.void]:
+        """All assets by number: ASSET[n]."""
+        return self._section("assets")
+
+    def markets(self) -> NDArray[np.void]:
+        """All markets by number: MARKET[n]."""
+        return self._section("markets")
+
+    def accounts(self) -> NDArray[np.void]:
+        """All accounts by number, that of the fees first: ACCOUNT[n]."""
+        return self._section("accounts")
+
+    def keys(self) -> NDArray[np.void]:
+        """All API keys by hash: KEY[n]."""
+        return self._section("keys")
 
     def depth(self, market: int, levels: int = 0) -> tuple[NDArray[np.void], NDArray[np.void]]:
         """Best levels of the bids and of the asks, the best first, 0 for all: LEVEL[n] each; O(levels).
@@ -228,6 +249,10 @@ class Engine:
         """
         self._refuse_tainted()
         invariants.sweep(self._venue)
+
+    def _section(self, name: str) -> NDArray[np.void]:
+        self._refuse_tainted()
+        return self.dump()[name]
 
     def _refuse_tainted(self) -> None:
         if self._cause is not None:

@@ -169,6 +169,12 @@ def order_record(order: Order) -> np.void:
     return record
 
 
+def seen_record(entry: IdempotencyEntry) -> np.void:
+    """One IDEMPOTENCY record."""
+    record: np.void = _array("idempotency", [_idempotency(entry)])[0]
+    return record
+
+
 def _order(order: Order) -> Record:
     fields = {field: getattr(order, field) for field in _ORDER_FIELDS}
     return fields | _split("client_id", order.client_id)

@@ -25,6 +25,7 @@ class Engine(Protocol):
     def depth(self, market: int, levels: int = 0) -> Any: ...
     def order(self, order_id: int, slot: int = ...) -> Any: ...
     def find_key(self, account: int, key: int) -> int: ...
+    def find_seen(self, account: int, key: int) -> Any: ...
 
 
 def record(random: Random, twin: Engine, length: int) -> tuple[Commands, list[bytes]]:
@@ -93,6 +94,9 @@ def same_answers(one: Engine, other: Engine) -> None:
     dump = one.dump()
     for name in ("sequence", "time_ns", "epoch", "accepted_no", "venue_state"):
         assert getattr(one, name) == getattr(other, name), name
+    for name in ("assets", "markets", "accounts", "keys"):
+        left, right = (getattr(engine, name)() for engine in (one, other))
+        assert left.tobytes() == right.tobytes() == dump[name].tobytes(), name
     for account in [*dump["accounts"]["account"].tolist(), 12345]:
         for name in ("balances", "orders"):
             left, right = (getattr(engine, name)(account) for engine in (one, other))
@@ -106,6 +110,12 @@ def same_answers(one: Engine, other: Engine) -> None:
     for entry in dump["idempotency"]:
         account, key = int(entry["account"]), int(entry["key_hi"]) << 64 | int(entry["key_lo"])
         assert one.find_key(account, key) == other.find_key(account, key) == entry["sequence"]
+        assert (
+            one.find_seen(account, key).tobytes()
+            == other.find_seen(account, key).tobytes()
+            == entry.tobytes()
+        )
+        assert one.find_seen(account + 50, key) is other.find_seen(account + 50, key) is None
         assert one.find_key(account + 50, key) == other.find_key(account + 50, key) == 0
 
 

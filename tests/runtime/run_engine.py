@@ -36,9 +36,8 @@ class BreakingEngine:
     def __init__(self, inner: Engine | None = None) -> None:
         self._inner = inner if inner is not None else Engine()
 
-    @property
-    def sequence(self) -> int:
-        return self._inner.sequence
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def apply(self, commands: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         bad = np.flatnonzero((commands["type"] == CommandType.NEW) & (commands["quantity"] == self.quantity))
@@ -47,15 +46,9 @@ class BreakingEngine:
         self._inner.apply(commands[: bad[0]])
         raise InvariantViolation("I1", int(commands[bad[0]]["sequence"]), 1, 2, 5)
 
-    def dump(self) -> dict[str, Any]:
-        return self._inner.dump()
-
     @classmethod
     def load(cls, arrays: Mapping[str, Any]) -> Self:
         return cls(Engine.load(arrays))
-
-    def state_hash(self) -> bytes:
-        return self._inner.state_hash()
 
     def audit(self) -> None:
         if self.audit_breaks and self._inner.sequence > 5:

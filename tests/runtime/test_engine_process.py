@@ -95,9 +95,10 @@ async def test_queries_answer_of_a_durable_state(data: Path) -> None:
         assert (await link.query("depth", market=1, levels=5))["bids"] == [[90, 2, 1]]
         orders = await link.query("orders", account=1)
         assert [row["order_id"] for row in orders["orders"]] == [sequence]
-        found = await link.query("order", order_id=sequence)
-        assert found["order"]["leaves"] == 2
-        assert (await link.query("order", order_id=999))["order"] is None
+        slot = orders["orders"][0]["slot"]
+        found = await link.query("order", order_id=sequence, slot=slot)
+        assert found["order"] == orders["orders"][0] and found["order"]["leaves"] == 2
+        assert (await link.query("order", order_id=999, slot=slot))["order"] is None
         balances = (await link.query("balances", account=1))["balances"]
         assert {row["asset"]: row["held"] for row in balances}[2] == 181
         key = await link.query("key", account=1, key_lo=5, key_hi=1 << 6)
@@ -212,6 +213,9 @@ async def test_a_subscriber_that_does_not_read_is_dropped_and_the_others_go_on(d
                 slow.sendall(b"".join(encode_json(Kind.HELLO, hello)))
                 random = np.random.default_rng(3)
                 orders = random_orders(random, 4096)
+                async with asyncio.timeout(10):
+                    while (await link.query("status"))["connections"] < 3:
+                        await asyncio.sleep(0.01)
                 while (await link.query("status"))["connections"] == 3:
                     await asyncio.gather(*(link.submit(orders) for _ in range(20)))
                 decoder = Decoder(1 << 26)

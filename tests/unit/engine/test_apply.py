@@ -86,6 +86,11 @@ def test_a_gap_in_the_sequence_taints(venue: Venue) -> None:
         lambda: venue.engine.orders(1),
         lambda: venue.engine.order(1, 0),
         lambda: venue.engine.find_key(1, 1),
+        lambda: venue.engine.find_seen(1, 1),
+        venue.engine.assets,
+        venue.engine.markets,
+        venue.engine.accounts,
+        venue.engine.keys,
     ]
     for call in calls:
         with pytest.raises(Tainted, match="I9"):

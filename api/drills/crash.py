@@ -28,8 +28,8 @@ from api.drills.venue import Venue
 
 TRADING_ACCOUNTS = ("alice", "bob", "carol", "dave")
 SETTLE_SECONDS = 60.0
-# The drill crashes the engine more often than any cooldown would let it.
-NO_COOLDOWN = ("--crash-limit", "1000000")
+# The drill crashes the engine more often than backoff and cooldown would let it.
+NO_COOLDOWN = ("--crash-limit", "1000000", "--engine-restart-delay", "0.1")
 
 
 @dataclass(slots=True)

@@ -165,22 +165,23 @@ WITH kept AS (
 UPDATE venue_mode SET accepted_no = $10, mode = 'QUEUE',
        changed_at = CASE mode WHEN 'QUEUE' THEN changed_at ELSE now() END"""
 
+# The rows to change are an array, computed once. As a join or an IN, a planner that
+# believes that few rows wait runs the inner query again for each of them: with a
+# few thousand in the queue that is minutes.
 _EXPIRE = """
 UPDATE submissions SET state = 'EXPIRED', resolved_at = now()
- WHERE accepted_no IN (
+ WHERE accepted_no = ANY (ARRAY(
      SELECT accepted_no FROM submissions
       WHERE resolved_at IS NULL AND state = 'QUEUED' AND expires_at <= now()
-      ORDER BY accepted_no LIMIT $1 FOR UPDATE)
-   AND state = 'QUEUED'"""
+      ORDER BY accepted_no LIMIT $1))
+   AND resolved_at IS NULL AND state = 'QUEUED'"""
 
 _CLAIM = f"""
-WITH picked AS (
-    SELECT accepted_no FROM submissions
-     WHERE resolved_at IS NULL AND (state = 'QUEUED' OR epoch < $1)
-     ORDER BY accepted_no LIMIT $2
-)
 UPDATE submissions s SET state = 'CLAIMED', epoch = $1
-  FROM picked WHERE s.accepted_no = picked.accepted_no
+ WHERE s.accepted_no = ANY (ARRAY(
+     SELECT accepted_no FROM submissions
+      WHERE resolved_at IS NULL AND (state = 'QUEUED' OR epoch < $1)
+      ORDER BY accepted_no LIMIT $2))
    AND s.resolved_at IS NULL AND (s.state = 'QUEUED' OR s.epoch < $1)
 RETURNING {", ".join(f"s.{name}" for name in _COLUMNS)}"""
 """The condition again, outside: it is judged anew for a row that a cancel had locked. Cheaper than a lock."""

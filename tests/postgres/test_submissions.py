@@ -1,7 +1,9 @@
 """The queue: numbered in commit order, each once, one winner of every race, nothing left behind in LIVE."""
 
 import asyncio
+import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,7 @@ from persistence.postgres.errors import DatabaseUnavailable, QueueFull, StaleEpo
 from persistence.postgres.pool import Pool
 from persistence.postgres.projector import Projector
 from persistence.postgres.queries import Queries
-from persistence.postgres.submissions import Resolution, Submission, Submissions
+from persistence.postgres.submissions import _CLAIM, _EXPIRE, Resolution, Submission, Submissions
 from persistence.text import TextTag
 from tests.postgres.venue import Venue
 
@@ -188,6 +190,24 @@ async def test_the_queue_is_bounded(pool: Pool) -> None:
     assert (await queue.enqueue([submission("0")]))[0].replayed
     assert await queue.cancel(1, 1)
     assert (await queue.enqueue([submission("more")]))[0].accepted_no == 4
+
+
+async def test_claiming_and_expiring_run_no_query_again_for_each_row(queue: Submissions, pool: Pool) -> None:
+    """With statistics from when nothing waited, a planner may think that few rows do."""
+    waiting = 500
+    await queue.enqueue([submission(f"done-{i}") for i in range(2000)])
+    async with pool.acquire() as connection:
+        await connection.execute("UPDATE submissions SET state = 'CANCELED', resolved_at = now()")
+        await connection.execute("ANALYZE submissions")
+    await queue.enqueue([submission(f"waits-{i}") for i in range(waiting)])
+    for statement, arguments in ((_EXPIRE, ("10000",)), (_CLAIM, ("1", "100"))):
+        for number, value in enumerate(arguments, start=1):
+            statement = statement.replace(f"${number}", value)
+        async with pool.acquire() as connection:
+            text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+        plan = str(json.loads(text))
+        loops = [int(found) for found in re.findall(r"'Actual Loops': (\d+)", plan)]
+        assert loops and max(loops) == 1, plan
 
 
 async def test_draining_ends_only_when_nothing_waits(queue: Submissions) -> None:

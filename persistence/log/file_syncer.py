@@ -5,6 +5,7 @@ protocol. `threaded=False` syncs inside `submit` instead, on the caller's
 thread, so that a simulation has no thread timing in it.
 """
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -24,9 +25,10 @@ class AnySyncer(Protocol):
     @property
     def durable(self) -> int: ...
     def start(self) -> None: ...
-    def submit(self, file: AnyFile, sequence: int) -> None: ...
+    def submit(self, file: AnyFile, sequence: int, wake: bool = True) -> None: ...
     def submit_task(self, task: Callable[[], None]) -> None: ...
     def wait(self, sequence: int) -> None: ...
+    def collect(self) -> int: ...
     def drain(self) -> None: ...
     def check(self) -> None: ...
     def fail(self, cause: Exception) -> None: ...
@@ -64,8 +66,8 @@ class FileSyncer:
         if self._threaded:
             self._thread.start()
 
-    def submit(self, file: AnyFile, sequence: int) -> None:
-        """All up to `sequence` is written to `file`: sync it."""
+    def submit(self, file: AnyFile, sequence: int, wake: bool = True) -> None:
+        """All up to `sequence` is written to `file`: sync it (always on the thread, if there is one)."""
         with self._changed:
             last = self._entries[-1] if self._entries else None
             if last is not None and last.file is file and self._cause is None:
@@ -119,6 +121,13 @@ class FileSyncer:
         with self._changed:
             self._changed.wait_for(lambda: self._cause is not None or self._durable >= sequence)
             self.check()
+
+    def collect(self) -> int:
+        """Clear the eventfd; the durable sequence."""
+        with contextlib.suppress(BlockingIOError):  # Nothing new, which is an answer.
+            os.eventfd_read(self._completion_fd)
+        self.check()
+        return self._durable
 
     def drain(self) -> None:
         """Until everything submitted is done."""

@@ -12,8 +12,9 @@ which are a task in Python (rename, directory sync) between two entries; when
 it is full, `submit` waits. An entry is taken when a sync begins, thus a sync
 covers exactly what was written before it began.
 
-Who calls `wait` does the sync itself if the thread has not begun it: with one
-command in flight that saves both thread switches.
+Who waits for what it submits (`submit` without waking, then `wait`) does the sync
+itself, on its own thread: with one command in flight that saves both thread
+switches and the eventfd. If the thread is at it already, it waits for the thread.
 
 After a failure nothing moves any more: `durable` stays, the ring is never
 looked at again, every call says what failed.
@@ -46,6 +47,7 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)
+    ssize_t read(int fd, void* data, size_t size)
     ssize_t write(int fd, const void* data, size_t size)
 
 cdef extern from *:
@@ -74,7 +76,7 @@ cdef class Syncer:
     durable : int
         The sequence that is durable to begin with.
     completion_fd : int
-        An eventfd, written when `durable` moved or something failed.
+        A non-blocking eventfd, written when the thread moved `durable`, or something failed.
     """
 
     cdef pthread_mutex_t mutex
@@ -87,6 +89,7 @@ cdef class Syncer:
     cdef bint stopping
     cdef bint failed
     cdef int error
+    cdef bint announced
     cdef int waiters
     cdef uint64_t durable_sequence
     cdef int completion_fd
@@ -120,6 +123,7 @@ cdef class Syncer:
     cdef void announce(self) noexcept nogil:
         """Make the eventfd readable. A full counter (EAGAIN) is readable already."""
         cdef uint64_t one = 1
+        self.announced = True
         while write(self.completion_fd, &one, 8) < 0 and errno == EINTR:
             pass
 
@@ -131,7 +135,7 @@ cdef class Syncer:
         pthread_cond_broadcast(&self.progress)
         pthread_cond_signal(&self.work)
 
-    cdef void sync_locked(self) noexcept nogil:
+    cdef void sync_locked(self, bint announce) noexcept nogil:
         """Take the oldest entry, which is a file, and sync it. The mutex is held but during the sync."""
         cdef Entry entry = self.ring[self.head]
         cdef int error = 0
@@ -151,7 +155,8 @@ cdef class Syncer:
         else:
             if entry.sequence > self.durable_sequence:
                 store_release(&self.durable_sequence, entry.sequence)
-                self.announce()
+                if announce:
+                    self.announce()
             if self.waiters:
                 pthread_cond_broadcast(&self.progress)
             if self.count:
@@ -173,7 +178,7 @@ cdef class Syncer:
                 task = True
                 break
             else:
-                self.sync_locked()
+                self.sync_locked(True)
         pthread_mutex_unlock(&self.mutex)
         return task
 
@@ -195,7 +200,7 @@ cdef class Syncer:
                     pthread_cond_broadcast(&self.progress)
                     pthread_mutex_unlock(&self.mutex)
 
-    cdef bint push(self, int fd, uint64_t sequence) noexcept nogil:
+    cdef bint push(self, int fd, uint64_t sequence, bint wake) noexcept nogil:
         cdef int last
         cdef bint done = False
         pthread_mutex_lock(&self.mutex)
@@ -212,14 +217,16 @@ cdef class Syncer:
                 self.waiters -= 1
                 continue
             done = True
-            if not self.busy:
+            if wake and not self.busy:
                 pthread_cond_signal(&self.work)
             break
         pthread_mutex_unlock(&self.mutex)
         return done
 
-    def submit(self, file, uint64_t sequence):
+    def submit(self, file, uint64_t sequence, bint wake=True):
         """All up to `sequence` is written to `file`: sync it.
+
+        Without `wake` the thread is left asleep, for a caller that goes on to `wait`.
 
         Raises
         ------
@@ -228,7 +235,7 @@ cdef class Syncer:
         cdef int fd = file.fileno()
         cdef bint done
         with nogil:
-            done = self.push(fd, sequence)
+            done = self.push(fd, sequence, wake)
         if not done:
             self.check()
 
@@ -237,7 +244,7 @@ cdef class Syncer:
         cdef bint done
         self.tasks.append(task)
         with nogil:
-            done = self.push(NO_FILE, 0)
+            done = self.push(NO_FILE, 0, True)
         if not done:
             self.check()
 
@@ -245,7 +252,7 @@ cdef class Syncer:
         pthread_mutex_lock(&self.mutex)
         while not self.failed and self.durable_sequence < sequence:
             if not self.busy and self.count and self.ring[self.head].fd != NO_FILE:
-                self.sync_locked()
+                self.sync_locked(False)
             else:
                 self.waiters += 1
                 pthread_cond_wait(&self.progress, &self.mutex)
@@ -262,6 +269,25 @@ cdef class Syncer:
         with nogil:
             self.await_sequence(sequence)
         self.check()
+
+    def collect(self):
+        """Clear the eventfd; the durable sequence.
+
+        Raises
+        ------
+        LogFailed
+        """
+        cdef uint64_t count
+        if self.announced:
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                self.announced = False
+                # Non-blocking, and it was written: EAGAIN would mean that there is nothing to clear.
+                while read(self.completion_fd, &count, 8) < 0 and errno == EINTR:
+                    pass
+                pthread_mutex_unlock(&self.mutex)
+        self.check()
+        return load_acquire(&self.durable_sequence)
 
     def drain(self):
         """Until everything submitted is done.

@@ -18,7 +18,6 @@ After any failed write or sync (`LogFailed`) nothing becomes durable any more,
 no call does anything but raise, and the process must stop (SPEC D5).
 """
 
-import contextlib
 import os
 from typing import NoReturn
 
@@ -267,10 +266,13 @@ class LogWriter:
         ------
         LogFailed
         """
+        self._commit(wake=True)
+
+    def _commit(self, *, wake: bool) -> None:
         self._check_open()
         if self._buffer.size:
             self._write()
-            self._syncer.submit(self._file, self._next_sequence - 1)
+            self._syncer.submit(self._file, self._next_sequence - 1, wake)
             if self._offset > self._header.segment_bytes // PREPARE_AT:
                 self._preparer.prepare()
 
@@ -291,13 +293,18 @@ class LogWriter:
         return self._next_sequence
 
     @property
+    def committed_sequence(self) -> int:
+        """Last sequence that was written; what was appended after it waits in the group buffer."""
+        return self._committed
+
+    @property
     def durable_sequence(self) -> int:
         """Last sequence on disk; moves only after a sync returned."""
         return self._syncer.durable
 
     @property
     def completion_fd(self) -> int:
-        """An eventfd: readable when `durable_sequence` moved or the log failed."""
+        """An eventfd: readable when the sync thread moved `durable_sequence`, or the log failed."""
         return self._completion_fd
 
     def collect(self) -> int:
@@ -308,13 +315,12 @@ class LogWriter:
         LogFailed
             A write or sync failed, now or at any time before.
         """
-        with contextlib.suppress(BlockingIOError):  # Nothing new, which is an answer.
-            os.eventfd_read(self._completion_fd)
-        self._syncer.check()
-        return self._syncer.durable
+        return self._syncer.collect()
 
     def wait(self, sequence: int) -> None:
         """Until `sequence`, which was appended, is durable; commits if it must.
+
+        What it commits it syncs on the caller's own thread, unless the sync thread is at work.
 
         Raises
         ------
@@ -325,7 +331,7 @@ class LogWriter:
         if sequence >= self._next_sequence:
             raise FormatError(f"sequence {sequence} was not appended; the next is {self._next_sequence}")
         if sequence > self._committed:
-            self.commit()
+            self._commit(wake=False)
         self._syncer.wait(sequence)
 
     def halt(self, sequence: int, reason: bytes) -> None:

@@ -83,6 +83,37 @@ def test_what_is_appended_but_not_committed_is_not_written(tmp_path):
     writer.close()
 
 
+def test_who_waits_for_its_own_commit_syncs_it_without_waking_anyone(tmp_path):
+    writer = open_writer(Disk(), tmp_path)
+    sequence = 0
+
+    def wait_for_one() -> bool:
+        """Whether the sync thread took part."""
+        nonlocal sequence
+        sequence += 1
+        writer.append(stamped(sequence, 1), b"", 1)
+        assert writer.committed_sequence == sequence - 1
+        writer.wait(sequence)
+        assert writer.durable_sequence == writer.committed_sequence == sequence
+        announced = readable(writer.completion_fd)
+        assert writer.collect() == sequence
+        assert not readable(writer.completion_fd)
+        return announced
+
+    try:
+        # The thread may be awake at first; once it sleeps, nobody wakes it.
+        while wait_for_one():
+            assert sequence < 100
+        assert not any(wait_for_one() for _ in range(20))
+        sequence += 1
+        writer.append(stamped(sequence, 1), b"", 1)
+        writer.commit()
+        assert readable(writer.completion_fd, 10), "what is left to the thread is announced"
+        assert writer.collect() == sequence
+    finally:
+        writer.close()
+
+
 def test_wait_commits_what_it_waits_for_and_refuses_what_never_was(tmp_path):
     writer = open_writer(Disk(), tmp_path)
     writer.append(stamped(1, 3), b"", 1)

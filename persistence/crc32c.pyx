@@ -2,10 +2,10 @@
 
 By the processor's instruction (SSE4.2, ARMv8 CRC) where it has one, else by
 tables of eight; chosen when the module is imported (`IMPLEMENTATION`). From C,
-cimport `crc32c_extend`.
+cimport `crc32c_extend`, and `crc32c_join` to put two checksums together.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
@@ -44,6 +44,35 @@ cdef extern from *:
         return ~crc;
     }
 
+    /* Polynomials modulo P over GF(2), bit 31 the constant term, as the checksum has them. */
+    static uint32_t crc32c_powers[67];
+
+    static uint32_t crc32c_multiply(uint32_t a, uint32_t b) {
+        uint32_t product = 0;
+        for (uint32_t bit = 1u << 31; a; bit >>= 1) {
+            if (a & bit) {
+                product ^= b;
+                a ^= bit;
+            }
+            b = (b >> 1) ^ (0x82F63B78u & (0u - (b & 1u)));
+        }
+        return product;
+    }
+
+    static void crc32c_fill_powers(void) {
+        crc32c_powers[0] = 1u << 30;
+        for (int power = 1; power < 67; power++)
+            crc32c_powers[power] = crc32c_multiply(crc32c_powers[power - 1], crc32c_powers[power - 1]);
+    }
+
+    /* crc times x to the number of bits of `size` bytes: what appending them does to it. */
+    static uint32_t crc32c_shift(uint32_t crc, uint64_t size) {
+        for (int power = 3; size; size >>= 1, power++)
+            if (size & 1)
+                crc = crc32c_multiply(crc32c_powers[power], crc);
+        return crc;
+    }
+
     #if defined(__x86_64__)
     #include <nmmintrin.h>
     __attribute__((target("sse4.2")))
@@ -79,11 +108,14 @@ cdef extern from *:
     #endif
     """
     void crc32c_fill_tables() noexcept nogil
+    void crc32c_fill_powers() noexcept nogil
+    uint32_t crc32c_shift(uint32_t crc, uint64_t size) noexcept nogil
     uint32_t crc32c_by_table(uint32_t crc, const uint8_t* data, size_t size) noexcept nogil
     uint32_t crc32c_by_instruction(uint32_t crc, const uint8_t* data, size_t size) noexcept nogil
     int crc32c_has_instruction() noexcept nogil
 
 crc32c_fill_tables()
+crc32c_fill_powers()
 cdef bint by_instruction = crc32c_has_instruction() != 0
 
 IMPLEMENTATION = "instruction" if by_instruction else "table"
@@ -93,6 +125,10 @@ cdef uint32_t crc32c_extend(uint32_t value, const uint8_t* data, size_t size) no
     if by_instruction:
         return crc32c_by_instruction(value, data, size)
     return crc32c_by_table(value, data, size)
+
+
+cdef uint32_t crc32c_join(uint32_t first, uint32_t second, uint64_t size) noexcept nogil:
+    return crc32c_shift(first, size) ^ second
 
 
 def crc32c(const uint8_t[::1] buffer not None, uint32_t value=0):
@@ -117,3 +153,12 @@ def crc32c_table(const uint8_t[::1] buffer not None, uint32_t value=0):
     if buffer.shape[0] == 0:
         return value
     return crc32c_by_table(value, &buffer[0], buffer.shape[0])
+
+
+def join(uint32_t first, uint32_t second, uint64_t size):
+    """Checksum of two buffers one behind the other, from theirs; `size` bytes are in the second; O(log size).
+
+    >>> join(crc32c(b"12345"), crc32c(b"6789"), 4) == crc32c(b"123456789")
+    True
+    """
+    return crc32c_join(first, second, size)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persistence.crc32c import IMPLEMENTATION, crc32c, crc32c_table
+from persistence.crc32c import IMPLEMENTATION, crc32c, crc32c_table, join
 
 
 @pytest.mark.parametrize("checksum", [crc32c, crc32c_table])
@@ -28,3 +28,10 @@ def test_equals_an_independent_implementation_and_continues(checksum, data, cut,
 
 def test_says_which_implementation_runs():
     assert IMPLEMENTATION in ("instruction", "table")
+
+
+@settings(print_blob=True, deadline=None)
+@given(st.binary(max_size=300), st.binary(max_size=300), st.integers(0, 200_000))
+def test_two_checksums_join_to_that_of_both_buffers(first, second, zeros):
+    second += bytes(zeros)
+    assert join(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)

@@ -22,7 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.runtime.paths import engine_socket
-from api.runtime.wire import PAYLOAD_OUT_MAX, Decoder, Frame, Kind, encode, encode_json, records_buffer
+from api.runtime.wire import (
+    PAYLOAD_OUT_MAX,
+    SOCKET_BUFFER_BYTES,
+    Decoder,
+    Frame,
+    Kind,
+    encode,
+    encode_json,
+    records_buffer,
+)
 from bench.core import flow_commands
 from bench.measure import Figure, percentiles
 from engine import Engine
@@ -39,6 +48,8 @@ class Client:
 
     def __init__(self, path: Path | str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The client's own buffer bounds what lies on the way to the engine: as in `api.runtime.link`.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         self._socket.settimeout(30)
         self._socket.connect(str(path))
         self._decoder = Decoder(PAYLOAD_OUT_MAX)

@@ -5,14 +5,13 @@ import socket
 from collections import deque
 
 from api.runtime.errors import WireError
-from api.runtime.wire import PAYLOAD_IN_MAX, Buffer, Decoder
+from api.runtime.wire import PAYLOAD_IN_MAX, SOCKET_BUFFER_BYTES, Buffer, Decoder
 
 OUTBOUND_BYTES_MAX = 64 << 20
 """A client that lets more pile up is disconnected; it comes back and gets a new WELCOME."""
 IN_FLIGHT_COMMANDS_MAX = 262_144
 """Above this its socket is not read until answers have left."""
 BUFFERS_PER_WRITE = 256
-SOCKET_BUFFER_BYTES = 1 << 20
 
 
 class Connection:

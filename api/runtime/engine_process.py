@@ -131,6 +131,7 @@ class EngineProcess:
             epoch=recovered.epoch,
         )
         self._log_start(pipeline, recovered)
+        recovered.events.start()
         checkpointer = Checkpointer(
             self._disk,
             self._data,

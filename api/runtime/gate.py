@@ -9,10 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from api.runtime.errors import SequencerError
+from persistence.events import PackedFrame
 
 HELD_BYTES_MAX = 256 << 20
 """Above this the engine stops reading its sockets until something is released."""
@@ -24,21 +22,25 @@ Origin = TypeVar("Origin")
 class Batch(Generic[Origin]):
     """The events of one log frame, and who asked for it (None: the engine itself)."""
 
-    first_sequence: int
-    last_sequence: int
-    time_ns: int
-    event_number: int
-    events: npt.NDArray[np.void]
-    text: bytes
+    frame: PackedFrame
+    """First and last sequence, events, text: as they go to disk and to clients."""
     origin: Origin | None
     correlation: int
     venue_state: int | None = None
     """The venue's state after it, where it changed."""
 
     @property
+    def first_sequence(self) -> int:
+        return self.frame.first_sequence
+
+    @property
+    def last_sequence(self) -> int:
+        return self.frame.last_sequence
+
+    @property
     def count(self) -> int:
         """Commands of the frame."""
-        return self.last_sequence - self.first_sequence + 1
+        return self.frame.last_sequence - self.frame.first_sequence + 1
 
 
 class OutputGate(Generic[Origin]):
@@ -49,6 +51,8 @@ class OutputGate(Generic[Origin]):
         self._bytes = 0
         self.released_sequence = released_sequence
         """Everything up to here has left."""
+        self.held_sequence = released_sequence
+        """Last sequence that was handed to the gate."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -56,11 +60,6 @@ class OutputGate(Generic[Origin]):
     @property
     def is_full(self) -> bool:
         return self._bytes >= HELD_BYTES_MAX
-
-    @property
-    def held_sequence(self) -> int:
-        """Last sequence that was handed to the gate."""
-        return self._held[-1].last_sequence if self._held else self.released_sequence
 
     def hold(self, batch: Batch[Origin]) -> None:
         """Keep a batch until its last command is durable.
@@ -70,21 +69,23 @@ class OutputGate(Generic[Origin]):
         SequencerError
             It does not follow the one before.
         """
-        if batch.first_sequence != self.held_sequence + 1:
+        frame = batch.frame
+        if frame.first_sequence != self.held_sequence + 1:
             raise SequencerError(
-                f"batch {batch.first_sequence}..{batch.last_sequence} does not follow {self.held_sequence}"
+                f"batch {frame.first_sequence}..{frame.last_sequence} does not follow {self.held_sequence}"
             )
         self._held.append(batch)
-        self._bytes += batch.events.nbytes + len(batch.text)
+        self._bytes += len(frame)
+        self.held_sequence = frame.last_sequence
 
     def release(self, durable_sequence: int) -> list[Batch[Origin]]:
         """The batches whose commands are all durable, in order."""
         held = self._held
         released: list[Batch[Origin]] = []
-        while held and held[0].last_sequence <= durable_sequence:
+        while held and held[0].frame.last_sequence <= durable_sequence:
             batch = held.popleft()
-            self._bytes -= batch.events.nbytes + len(batch.text)
-            self.released_sequence = batch.last_sequence
+            self._bytes -= len(batch.frame)
+            self.released_sequence = batch.frame.last_sequence
             released.append(batch)
         return released
 
@@ -93,4 +94,5 @@ class OutputGate(Generic[Origin]):
         held = list(self._held)
         self._held.clear()
         self._bytes = 0
+        self.held_sequence = self.released_sequence
         return held

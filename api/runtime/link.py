@@ -16,6 +16,7 @@ resolved after `on_events` saw the frame that carries it.
 import asyncio
 import logging
 import random
+import socket
 import struct
 import time
 from collections import deque
@@ -31,6 +32,7 @@ from api.runtime.errors import LinkDown, Refused, WireError
 from api.runtime.wire import (
     COMMANDS_MAX,
     PAYLOAD_OUT_MAX,
+    SOCKET_BUFFER_BYTES,
     TEXT_BYTES_MAX,
     Buffer,
     Decoder,
@@ -453,6 +455,10 @@ class _Protocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        # What lies on the way to the engine counts here: room for a few frames makes a larger group.
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES
+        )
 
     def write(self, buffers: list[Buffer]) -> None:
         if self._transport is not None:

@@ -2,13 +2,14 @@
 
     1 stamp      sequence and logged time, in place          sequencer
     2 append     into the group of this turn                 log writer
-    3 apply      events; overlaps with the sync              core
-    4 hold       until the command is durable                gate
-    5 commit     one write for all that came in this turn    log writer
+    3 commit     one write, here if much has come,           log writer
+                 else at the end of the turn
+    4 apply      events; overlaps with the sync              core
+    5 hold       until the command is durable                gate
     6 release    what is durable                             gate
     7 record     event segments                              event writer
 
-An invariant that breaks in step 3 ends the pipeline: `Halted`.
+An invariant that breaks in step 4 ends the pipeline: `Halted`.
 """
 
 import numpy as np
@@ -27,6 +28,8 @@ from persistence.text import TextTag
 from recovery.definitions import Definitions
 from recovery.engine import AnyEngine, Records
 
+COMMIT_COMMANDS = 256
+"""With so many appended, the write and the sync begin before they are applied."""
 CHANGES_VENUE = 1 << CommandType.START | 1 << CommandType.DRAINED | 1 << CommandType.SET_VENUE_STATE
 DEFINITION = 1 << TextTag.DEFINITION
 
@@ -107,7 +110,7 @@ class Pipeline:
         origin: object | None,
         correlation: int,
     ) -> None:
-        """Steps 1 to 4 for one frame; `records` are stamped in place and copied.
+        """Steps 1 to 5 for one frame; `records` are stamped in place and copied.
 
         Parameters
         ----------
@@ -121,21 +124,26 @@ class Pipeline:
         first, time_ns = self.sequencer.stamp(records)
         self.time_ns = time_ns
         commands = np.frombuffer(records, COMMAND)
-        self.writer.append(commands, text, time_ns)
-        last = self.sequence
+        writer = self.writer
+        writer.append(commands, text, time_ns)
+        last = self.sequencer.next_sequence - 1
+        if last - writer.committed_sequence >= COMMIT_COMMANDS:
+            writer.commit()
         try:
-            events = self.engine.apply(commands).copy()
+            events = self.engine.apply(commands)
         except InvariantViolation as violation:
-            nothing = np.empty(0, EVENT)
-            batch = Batch(first, last, time_ns, self.event_number, nothing, text, origin, correlation)
-            raise self._halt(batch, violation) from violation
+            nothing = self.events.pack(
+                self.epoch, first, last, time_ns, self.event_number, np.empty(0, EVENT), text
+            )
+            raise self._halt(Batch(nothing, origin, correlation), violation) from violation
+        frame = self.events.pack(self.epoch, first, last, time_ns, self.event_number, events, text)
         if tags & DEFINITION:
             self.definitions.observe(first, events, text)
-        batch = Batch(first, last, time_ns, self.event_number, events, text, origin, correlation)
+        batch = Batch(frame, origin, correlation)
         if types & CHANGES_VENUE:
             states = events["amount"][events["type"] == EventType.VENUE_STATE]
             batch.venue_state = int(states[-1]) if len(states) else None
-        self.event_number += len(events)
+        self.event_number += frame.count
         self.gate.hold(batch)
 
     def submit_own(self, commands: Records, text: bytes = b"") -> None:
@@ -154,18 +162,11 @@ class Pipeline:
 
     def record(self, released: list[Batch[object]]) -> None:
         """Step 7: into the event segments, where projector and recovery find them."""
+        events = self.events
         for batch in released:
-            self.events.append(
-                self.epoch,
-                batch.first_sequence,
-                batch.last_sequence,
-                batch.time_ns,
-                batch.event_number,
-                batch.events,
-                batch.text,
-            )
+            events.append_frame(batch.frame)
         if released:
-            self.events.flush()
+            events.flush()
 
     def settle(self) -> None:
         """Make durable, release and record what the engine itself submitted; nobody is connected yet."""

@@ -147,6 +147,7 @@ class Queries:
         sequence = int(question["sequence"])
         if not 1 <= sequence <= self._pipeline.gate.released_sequence:
             raise Refused("UNKNOWN_SEQUENCE", f"sequence {sequence} is not there")
+        self._pipeline.events.drain()
         reader = EventReader(self._disk, self._events)
         for frame in reader.frames(sequence - 1):
             if not frame.first_sequence <= sequence <= frame.last_sequence:

@@ -27,9 +27,9 @@ from api.runtime.gate import Batch
 from api.runtime.pipeline import DEFINITION, Halted, Pipeline
 from api.runtime.queries import Queries
 from api.runtime.stamp import scan_text, types_of
-from api.runtime.wire import Frame, Kind, encode, encode_json, records_buffer
+from api.runtime.wire import Buffer, Frame, Kind, encode_answer, encode_json
 from engine.errors import InvariantViolation
-from engine.types import COMMAND, CommandType
+from engine.types import CommandType
 from persistence.errors import FormatError
 from persistence.storage import AnyDisk
 from persistence.text import TextTag, read_text
@@ -138,13 +138,15 @@ class EngineServer:
                         self._stopping = True
                     elif self._is_checkpoint(descriptor):
                         self._checkpoint_done(self._checkpointer.finish())
-                if self._turn_commands:
+                if self._turn_commands > INLINE_COMMANDS_MAX:
                     writer.commit()
-                    if self._turn_commands <= INLINE_COMMANDS_MAX:
-                        writer.wait(self._pipeline.sequence)
+                elif self._turn_commands:
+                    writer.wait(self._pipeline.sequence)
                 self._release(writer.collect())
                 if time.monotonic() >= heartbeat_at + HEARTBEAT_S:
                     heartbeat_at = time.monotonic()
+                    self._pipeline.events.check()
+                    self._checkpointer.tell(self._pipeline.events.written_sequence)
                     self._heartbeat()
                     self._checkpoint_if_due()
             self._finish()
@@ -167,7 +169,7 @@ class EngineServer:
             return
         self._send_out(released)
         self._pipeline.record(released)
-        self._checkpointer.tell(released[-1].last_sequence)
+        self._checkpointer.tell(self._pipeline.events.written_sequence)
         if self._is_any_paused:
             self._is_any_paused = False
             for connection in self._connections.values():
@@ -177,35 +179,36 @@ class EngineServer:
         subscribers = [c for c in self._connections.values() if c.subscribed]
         touched: dict[int, Connection] = {c.descriptor: c for c in subscribers}
         for batch in released:
-            events: list[bytes | bytearray | memoryview] = encode(
-                Kind.EVENTS,
-                records_buffer(batch.events),
-                batch.text,
-                epoch=self._pipeline.epoch,
-                first_sequence=batch.first_sequence,
-                last_sequence=batch.last_sequence,
-                count=len(batch.events),
-                time_ns=batch.time_ns,
-            )
             origin = batch.origin
-            if isinstance(origin, Connection) and not origin.closed:
-                origin.in_flight -= batch.count
-                assigned = encode(
-                    Kind.ASSIGNED,
-                    correlation=batch.correlation,
-                    epoch=self._pipeline.epoch,
-                    first_sequence=batch.first_sequence,
-                    last_sequence=batch.last_sequence,
-                    count=batch.count,
-                )
-                self._send(origin, assigned if origin.subscribed else assigned + events)
-                touched[origin.descriptor] = origin
-            for subscriber in subscribers:
-                self._send(subscriber, events)
+            asker = origin if isinstance(origin, Connection) and not origin.closed else None
+            if asker is not None:
+                asker.in_flight -= batch.count
+                touched[asker.descriptor] = asker
+                self._send(asker, self._encode(batch, assigned=True))
+            if subscribers:
+                events = self._encode(batch, assigned=False)
+                for subscriber in subscribers:
+                    if subscriber is not asker:
+                        self._send(subscriber, events)
         for connection in touched.values():
             self._flush(connection)
         if any(batch.venue_state is not None for batch in released):
             self._heartbeat()
+
+    def _encode(self, batch: Batch[object], *, assigned: bool) -> list[Buffer]:
+        frame = batch.frame
+        return encode_answer(
+            frame.body,
+            frame.body_crc,
+            assigned=assigned,
+            correlation=batch.correlation,
+            epoch=frame.epoch,
+            first_sequence=frame.first_sequence,
+            last_sequence=frame.last_sequence,
+            events=frame.count,
+            text_bytes=frame.text_bytes,
+            time_ns=frame.time_ns,
+        )
 
     def _heartbeat(self) -> None:
         frame = encode_json(Kind.HEARTBEAT, self.status(), epoch=self._pipeline.epoch)
@@ -270,7 +273,7 @@ class EngineServer:
             connection.interest = interest
             self._poll.modify(connection.descriptor, interest)
 
-    def _send(self, connection: Connection, buffers: list[bytes | bytearray | memoryview]) -> None:
+    def _send(self, connection: Connection, buffers: list[Buffer]) -> None:
         if connection.closed:
             return
         try:
@@ -315,9 +318,9 @@ class EngineServer:
     def _submit(self, connection: Connection, frame: Frame) -> None:
         if not connection.role:
             raise WireError("SUBMIT before HELLO")
-        text = bytes(frame.text())
+        text = bytes(frame.text()) if frame.text_bytes else b""
         tags = scan_text(text, frame.count) if text else 0
-        records = frame.payload[: frame.count * COMMAND.itemsize]
+        records = frame.body
         types = types_of(records)
         try:
             _check(types, text, tags, connection.role)
@@ -355,7 +358,7 @@ class EngineServer:
             pipeline = self._pipeline
             child = self._checkpointer.start(pipeline.engine, pipeline.definitions, pipeline.time_ns)
             self._poll.register(child.report, select.EPOLLIN)
-            self._checkpointer.tell(pipeline.gate.released_sequence)
+            self._checkpointer.tell(pipeline.events.written_sequence)
         if connection is not None:
             self._waiting_for_checkpoint.append((connection, correlation))
 
@@ -386,6 +389,8 @@ class EngineServer:
     def _finish(self) -> None:
         """Release what was accepted, take a checkpoint, say goodbye."""
         self._settle()
+        self._pipeline.events.drain()
+        self._checkpointer.tell(self._pipeline.events.written_sequence)
         if self._checkpointer.child is not None:
             self._checkpoint_done(self._checkpointer.wait(CHECKPOINT_STOP_S))
         if self._pipeline.sequence > self._checkpointer.sequence:

@@ -26,18 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import EVENT
-from persistence.crc32c import crc32c
-from persistence.errors import FormatError
-from persistence.storage import Buffer
-from persistence.text import TEXT_BYTES_MAX
+from persistence.events.arena import FRAME_BYTES_MAX
 
 HEADER_BYTES = 64
-FRAME_BYTES_MAX = 1 << 30
 SUFFIX = ".events"
 
 _MAGIC = 0x31454648
-_VERSION = 1
-_KIND_EVENTS = 1
 _HEADER = struct.Struct("<IHHIIQQQIIqQ")
 
 
@@ -67,52 +61,6 @@ class EventFrame:
     def count(self) -> int:
         """Number of events."""
         return len(self.events)
-
-
-def pack_frame(
-    epoch: int,
-    first_sequence: int,
-    last_sequence: int,
-    time_ns: int,
-    event_number: int,
-    events: NDArray[np.void],
-    text: Buffer,
-) -> list[Buffer]:
-    """The parts of a frame, to be written one after the other.
-
-    Raises
-    ------
-    FormatError
-        A frame cannot hold them.
-    """
-    if events.dtype != EVENT or not events.flags.c_contiguous:
-        raise FormatError(f"contiguous EVENT records expected, not {events.dtype}")
-    if last_sequence < first_sequence or len(text) > TEXT_BYTES_MAX:
-        raise FormatError(f"event frame {first_sequence}..{last_sequence} with {len(text)} bytes of text")
-    used = HEADER_BYTES + events.nbytes + len(text)
-    padding = bytes(-used % 32)
-    if used > FRAME_BYTES_MAX:
-        raise FormatError(f"event frame of {used} bytes; at most {FRAME_BYTES_MAX}")
-
-    def header(crc: int) -> bytes:
-        return _HEADER.pack(
-            _MAGIC,
-            _VERSION,
-            _KIND_EVENTS,
-            used + len(padding),
-            crc,
-            epoch,
-            first_sequence,
-            last_sequence,
-            len(events),
-            len(text),
-            time_ns,
-            event_number,
-        )
-
-    body = events.view(np.uint8).data
-    crc = crc32c(padding, crc32c(text, crc32c(body, crc32c(header(0)))))
-    return [header(crc), body, text, padding]
 
 
 def read_frame(data: bytes, offset: int) -> EventFrame:

@@ -84,6 +84,7 @@ def events(directory: str, upto: str) -> None:
         first = writer.last_sequence + 1
         writer.append(1, first, first, first, writer.next_event_number, some_events(first, 3), b"text")
         writer.flush()
+        writer.start()
     writer.close()
 
 

@@ -7,6 +7,7 @@ python -m tests.runtime.run_engine FAULT [VALUE] -- <arguments of the engine pro
 --break-audit           the full sweep finds a violation once there are more than five commands
 --fail-sync N           from the N-th on, syncs of the log fail, as of a dying disk
 --stall-sync N          they never return
+--fail-events N         event segments are small, and the N-th sync of a full one fails
 """
 
 import errno
@@ -24,6 +25,7 @@ from engine import Engine
 from engine.errors import InvariantViolation
 from engine.types import CommandType
 from persistence.errors import StorageError
+from persistence.events import EventWriter
 from persistence.storage import Disk, File
 
 
@@ -79,6 +81,36 @@ class FailingFile:
         self._file.sync()
 
 
+class FailingEvents(Disk):
+    """The real disk but for the syncs of event segments while the engine runs."""
+
+    def __init__(self, fails_at: int) -> None:
+        self.fails_at = fails_at
+        self.syncs = 0
+
+    def open(self, path: Any, *, create: bool = False, writable: bool = False) -> Any:
+        file = super().open(path, create=create, writable=writable)
+        if "/events/" in str(path) and create:
+            sync = file.sync
+
+            def failing() -> None:
+                self.syncs += 1
+                if self.syncs >= self.fails_at:
+                    raise StorageError("sync", file.path, errno.EIO)
+                sync()
+
+            file.sync = failing  # type: ignore[method-assign]
+        return file
+
+
+def with_small_segments() -> None:
+    """Event segments change often enough for a test to see it."""
+    original = EventWriter.open
+    EventWriter.open = lambda disk, directory: original(  # type: ignore[method-assign,assignment]
+        disk, directory, segment_bytes=100_000
+    )
+
+
 class FailingDisk(Disk):
     """The real disk but for the syncs of the log's segments."""
 
@@ -96,6 +128,9 @@ if __name__ == "__main__":
     fault, value = sys.argv[1], int(sys.argv[2]) if split > 2 else 0
     options = parse(sys.argv[split + 1 :])
     disk = FailingDisk(value, fault == "--stall-sync") if fault.endswith("-sync") else None
+    if fault == "--fail-events":
+        disk = FailingEvents(value)
+        with_small_segments()
     BreakingEngine.quantity = value if fault == "--break-on-quantity" else 0
     BreakingEngine.audit_breaks = fault == "--break-audit"
     sys.exit(EngineProcess(options, BreakingEngine, disk=disk).run())

@@ -377,6 +377,27 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends(
         await link.close()
 
 
+async def test_a_failed_sync_of_an_event_segment_stops_the_engine_and_says_which(data: Path) -> None:
+    acknowledged: list[Answer] = []
+    with EngineUnderTest(data, "--no-database", wrapper=("--fail-events", "3")) as engine:
+        link = await engine.link()
+        acknowledged.append(await opened(link))
+        with pytest.raises(LinkDown):
+            for seed in range(200):
+                acknowledged.append(await link.submit(random_orders(np.random.default_rng(seed), 400)))
+        assert engine.wait() == 74
+        await link.close()
+        assert "P0 sync of " in engine.log.read_text()
+        assert len(list((data / "events").glob("*.events"))) == 3, "no successor without the sync"
+    with EngineUnderTest(data, "--no-database") as again:
+        link = await again.link()
+        for answer in acknowledged:
+            stored = await link.query("events", sequence=answer.first_sequence)
+            own = answer.events[answer.events["sequence"] == answer.first_sequence]
+            assert stored["events"] == own.tobytes().hex(), "replay wrote what was not there"
+        await link.close()
+
+
 async def test_nothing_leaves_while_its_sync_has_not_returned(data: Path) -> None:
     seen: list[int] = []
     with EngineUnderTest(data, "--no-database", wrapper=("--stall-sync", "6")) as engine:

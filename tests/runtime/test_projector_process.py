@@ -129,6 +129,8 @@ async def test_the_queue_is_drained_in_the_order_in_which_it_was_accepted_before
             assert live.events[0]["type"] == EventType.REJECTED, "nobody overtakes the queue"
             with ProjectorUnderTest(data, dsn) as projector:
                 await until(lambda: link.venue_state == VenueState.OPEN, "not drained", projector.log)
+                # The venue opens when all are answered; what became of them is written by the projector.
+                await until(lambda: _is(submissions, first + 59, "DONE"), "not projected", projector.log)
                 rows = [await submissions.get(first + n) for n in range(60)]
                 assert [row.state for row in rows] == ["DONE"] * 5 + ["CANCELED"] + ["DONE"] * 54
                 assert {row.outcome for row in rows if row.state == "DONE"} == {"ACCEPTED"}

@@ -12,6 +12,7 @@ from api.runtime.stamp import scan_text, types_of
 from api.runtime.wire import records_buffer
 from engine import commands as make
 from engine.types import EVENT, CommandType
+from persistence.events.arena import Arena
 from persistence.text import TextBuilder, TextTag
 
 SECOND = 1_000_000_000
@@ -97,7 +98,7 @@ def test_a_text_area_is_walked_to_its_end_or_refused() -> None:
 
 
 def batch(first: int, last: int) -> Batch:
-    return Batch(first, last, 0, 1, np.zeros(2, EVENT), b"", None, 0)
+    return Batch(Arena().pack(1, first, last, 0, 1, np.zeros(2, EVENT)), None, 0)
 
 
 def test_the_gate_releases_whole_frames_that_are_durable_and_nothing_else() -> None:

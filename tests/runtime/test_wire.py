@@ -10,13 +10,17 @@ from api.runtime.wire import (
     BUFFER_BYTES,
     HEADER_BYTES,
     PAYLOAD_IN_MAX,
+    PAYLOAD_OUT_MAX,
     Decoder,
     Kind,
     encode,
+    encode_answer,
     encode_json,
     records_buffer,
 )
 from engine import commands as make
+from engine.types import EVENT
+from persistence.events.arena import Arena
 
 
 def bytes_of(buffers: list) -> bytes:
@@ -41,6 +45,47 @@ def fed(decoder: Decoder, data: bytes, cuts: list[int]) -> list[tuple]:
                 else:
                     out.append((frame.correlation, frame.json()))
     return out
+
+
+@pytest.mark.parametrize("events", [0, 1, 3, 127, 128, 5000])
+@pytest.mark.parametrize("text", [b"", b"12345", b"x" * 40])
+@pytest.mark.parametrize("assigned", [False, True])
+def test_an_answer_made_from_a_packed_frame_is_two_whole_frames(events, text, assigned) -> None:
+    records = np.zeros(events, EVENT)
+    records["quantity"] = np.arange(events)
+    packed = Arena().pack(4, 11, 13, 99, 7, records, text)
+    answer = encode_answer(
+        packed.body,
+        packed.body_crc,
+        assigned=assigned,
+        correlation=5,
+        epoch=4,
+        first_sequence=11,
+        last_sequence=13,
+        events=packed.count,
+        text_bytes=packed.text_bytes,
+        time_ns=99,
+    )
+    decoder = Decoder(PAYLOAD_OUT_MAX)
+    stream = bytes_of(answer)
+    room = decoder.get_buffer()
+    while len(room) < len(stream):
+        room[:] = stream[: len(room)]
+        decoder.received(len(room))
+        stream = stream[len(room) :]
+        assert [frame.kind for frame in decoder.frames()] == [Kind.ASSIGNED] * assigned
+        room = decoder.get_buffer()
+    room[: len(stream)] = stream
+    decoder.received(len(stream))
+    frames = list(decoder.frames())
+    if frames[0].kind == Kind.ASSIGNED:
+        first = frames.pop(0)
+        assert (first.correlation, first.first_sequence, first.last_sequence, first.count) == (5, 11, 13, 3)
+    (got,) = frames
+    assert (got.kind, got.epoch, got.first_sequence, got.last_sequence) == (Kind.EVENTS, 4, 11, 13)
+    assert (got.time_ns, got.correlation) == (99, 0)
+    assert got.records().tobytes() == records.tobytes() == packed.events.tobytes()
+    assert bytes(got.text()) == text == packed.text
 
 
 @settings(max_examples=60, deadline=None, print_blob=True)

@@ -1,12 +1,17 @@
 """Event segments: numbered, cut at a torn tail, resumed from any sequence, followed."""
 
+import errno
+import os
+import threading
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from persistence.errors import CorruptionError, FormatError
+from persistence.errors import CorruptionError, FormatError, StorageError
 from persistence.events import EventReader, EventWriter, retire
-from persistence.storage import Disk
+from persistence.events.spooler import Spooler
+from persistence.storage import Disk, File
 from tests.unit.persistence.support import some_events
 
 DISK = Disk()
@@ -248,3 +253,151 @@ def test_old_segments_can_be_retired_but_never_the_last(tmp_path):
     assert DISK.list(tmp_path) == names[-1:]
     with pytest.raises(CorruptionError, match="no longer kept"):
         list(EventReader(DISK, tmp_path).frames(0))
+
+
+class HeldFile(File):
+    """A real file with a descriptor; its syncs wait for the disk's gate, and may fail."""
+
+    def __init__(self, path: str, descriptor: int, disk: "HeldDisk") -> None:
+        super().__init__(path, descriptor)
+        self._disk = disk
+
+    def sync(self) -> None:
+        self._disk.entered.set()
+        assert self._disk.gate.wait(30), "the test never opened the gate"
+        if self._disk.sync_error:
+            raise StorageError("sync", self.path, self._disk.sync_error)
+        super().sync()
+
+
+class HeldDisk(Disk):
+    def __init__(self) -> None:
+        self.gate, self.entered = threading.Event(), threading.Event()
+        self.gate.set()
+        self.sync_error = 0
+
+    def open(self, path, *, create=False, writable=False):
+        file = super().open(path, create=create, writable=writable)
+        descriptor = os.dup(file._descriptor)
+        file.close()
+        return HeldFile(os.fspath(path), descriptor, self)
+
+
+def started(disk: Disk, directory, **options) -> EventWriter:
+    """A writer whose thread runs, with one frame in its segment."""
+    writer = EventWriter.open(disk, directory, **options)
+    append(writer, 1, 1)
+    writer.flush()
+    writer.start()
+    return writer
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 900), st.booleans()), min_size=1, max_size=60),
+    st.sampled_from([1000, 100_000, 1 << 26]),
+)
+@settings(
+    print_blob=True,
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_the_thread_writes_the_same_bytes_as_the_caller_would(tmp_path_factory, shapes, segment_bytes):
+    one, other = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")
+    plain = EventWriter.open(DISK, one, segment_bytes=segment_bytes)
+    append(plain, 1, 1)
+    plain.flush()
+    threaded = started(DISK, other, segment_bytes=segment_bytes)
+    for commands, events, flush in shapes:
+        for writer in (plain, threaded):
+            append(writer, commands, events)
+            if flush:
+                writer.flush()
+    threaded.drain()
+    assert threaded.written_sequence == threaded.last_sequence == plain.last_sequence
+    plain.close()
+    threaded.close()
+    assert {p.name: p.read_bytes() for p in one.iterdir()} == {
+        p.name: p.read_bytes() for p in other.iterdir()
+    }
+
+
+def test_a_change_of_segments_does_not_hold_up_who_appends(tmp_path):
+    disk = HeldDisk()
+    writer = started(disk, tmp_path, segment_bytes=1000)
+    disk.gate.clear()
+    while not disk.entered.is_set():
+        append(writer, 1, 4)
+        writer.flush()
+        disk.entered.wait(0.01)
+    held = writer.last_sequence
+    for _ in range(20):
+        append(writer, 1, 4)
+        writer.flush()
+    assert len(DISK.list(tmp_path)) == 1, "no successor gets its name while the sync is under way"
+    assert writer.written_sequence < held
+    disk.gate.set()
+    writer.drain()
+    assert writer.written_sequence == held + 20
+    writer.close()
+    assert [f.last_sequence for f in EventReader(DISK, tmp_path).frames()] == list(range(1, held + 21))
+
+
+def test_a_failed_sync_of_a_full_segment_is_told_and_nothing_follows_it(tmp_path):
+    disk = HeldDisk()
+    writer = started(disk, tmp_path, segment_bytes=1000)
+    disk.sync_error = errno.EIO
+    with pytest.raises(StorageError, match=r"sync of .*events failed"):
+        for _ in range(2000):
+            append(writer, 1, 4)
+            writer.flush()
+    for call in (writer.check, writer.flush, writer.drain, writer.close):
+        with pytest.raises(StorageError, match="sync of"):
+            call()
+    assert len(DISK.list(tmp_path)) == 1
+    writer.close()
+
+
+@pytest.mark.parametrize("events", [1, 5000])
+def test_a_failed_write_is_told_whoever_made_it(tmp_path, events):
+    writer = started(DISK, tmp_path)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer._file.fileno())
+    os.close(full)
+    with pytest.raises(StorageError, match="No space left") as told:
+        for _ in range(3):
+            append(writer, 1, events)
+            writer.flush()
+            writer.drain()
+    assert told.value.path.endswith(".events")
+    assert writer.written_sequence == 1
+    with pytest.raises(StorageError):
+        writer.close()
+
+
+def test_what_waits_for_the_thread_is_bounded(tmp_path):
+    disk = HeldDisk()
+    file = disk.open(tmp_path / "x", create=True)
+    spooler = Spooler(100_000)
+    spooler.start(file, 0, 0)
+    disk.gate.clear()
+    spooler.put_task(file.sync)
+    assert disk.entered.wait(10)
+    done: list[int] = []
+
+    def fill() -> None:
+        for number in range(1, 6):
+            spooler.put(bytes([number]) * 40_000, 0, 40_000, number)
+            done.append(number)
+
+    filler = threading.Thread(target=fill)
+    filler.start()
+    filler.join(0.3)
+    assert filler.is_alive() and done == [1, 2], "80,000 bytes wait, 120,000 would be too many"
+    disk.gate.set()
+    filler.join(10)
+    spooler.drain()
+    assert spooler.mark == 5
+    spooler.stop()
+    assert file.read_at(0, 1 << 20) == b"".join(bytes([number]) * 40_000 for number in range(1, 6))
+    file.close()

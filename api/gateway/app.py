@@ -8,25 +8,29 @@ limits and metrics are the same code.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.gateway.admin import admin_router
-from api.gateway.entry import fault_problem
+from api.gateway.entry import Finish, fault_problem
 from api.gateway.errors import Problem
 from api.gateway.http import (
+    REQUEST_S,
     AsgiApp,
+    ClientLeft,
     Message,
     Outcome,
     Receive,
     Scope,
     Send,
     header,
+    late_outcome,
     problem_outcome,
     read_body,
     send_outcome,
@@ -61,17 +65,34 @@ def resolve(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
         future.set_result(outcome)
 
 
+async def outcome_within(begin: Callable[[Finish], None], request_s: float = REQUEST_S) -> Outcome:
+    """The outcome of what `begin` starts, or after `request_s` that it is not known.
+
+    What comes later finds nobody here; its effects stand, and its key tells of them.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Outcome] = loop.create_future()
+    late = loop.call_later(request_s, lambda: resolve(future, late_outcome(safe=False)))
+    try:
+        begin(lambda outcome: resolve(future, outcome))
+        return await future
+    finally:
+        late.cancel()
+
+
 async def post_order(venue: Venue, scope: Scope, receive: Receive, send: Send) -> None:
     """POST /v1/orders."""
     began = time.perf_counter()
     try:
         account = account_for_trading(venue, scope)
         order = decode_order(await read_body(scope, receive))
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        venue.entry.place(account, order, lambda outcome: resolve(future, outcome))
-        outcome = await future
+        outcome = await outcome_within(lambda done: venue.entry.place(account, order, done))
     except Problem as problem:
         outcome = problem_outcome(problem)
+    except ClientLeft:
+        return
+    except Exception:
+        outcome = failed()
     venue.metrics.rest_latency.observe(time.perf_counter() - began)
     venue.metrics.count("POST /v1/orders", outcome.status)
     await send_outcome(send, outcome)
@@ -82,13 +103,19 @@ async def delete_order(venue: Venue, scope: Scope, receive: Receive, send: Send)
     try:
         account = account_for_trading(venue, scope)
         public_id = scope["path"][len(ORDER_PREFIX) :]
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        venue.entry.cancel(account, public_id, lambda outcome: resolve(future, outcome))
-        outcome = await future
+        outcome = await outcome_within(lambda done: venue.entry.cancel(account, public_id, done))
     except Problem as problem:
         outcome = problem_outcome(problem)
+    except Exception:
+        outcome = failed()
     venue.metrics.count("DELETE /v1/orders/{order_id}", outcome.status)
     await send_outcome(send, outcome)
+
+
+def failed() -> Outcome:
+    """The answer for the exception at hand, which is a bug of ours."""
+    _log.exception("a request failed")
+    return problem_outcome(Problem("internal", "The request failed inside the gateway."))
 
 
 def fast_paths(venue: Venue, rest: AsgiApp) -> AsgiApp:
@@ -105,6 +132,31 @@ def fast_paths(venue: Venue, rest: AsgiApp) -> AsgiApp:
         elif kind == "websocket" and scope["path"] == "/v1/stream":
             return await serve_stream(venue, scope, receive, send)
         return await rest(scope, receive, send)
+
+    return app
+
+
+def within(rest: AsgiApp, request_s: float = REQUEST_S) -> AsgiApp:
+    """Answer for `rest` when it takes too long, unless it has begun to answer."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await rest(scope, receive, send)
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(request_s) as deadline:
+                await rest(scope, receive, sending)
+        except TimeoutError:
+            if begun or not deadline.expired():
+                raise
+            await send_outcome(send, late_outcome(safe=scope["method"] in ("GET", "HEAD", "OPTIONS")))
+        return None
 
     return app
 
@@ -156,6 +208,12 @@ async def _on_database(_: Request, error: Exception) -> Response:
     )
 
 
+async def _on_disconnect(request: Request, _: Exception) -> Response:
+    """Nobody reads this answer; without a handler the departure would be logged as our error."""
+    _log.info("the client left: %s %s", request.method, request.url.path[:200])
+    return Response(status_code=400)
+
+
 async def _on_error(_: Request, error: Exception) -> Response:
     _log.error("a request failed", exc_info=error)
     return json_response(problem_outcome(Problem("internal", "The request failed inside the gateway.")))
@@ -168,6 +226,7 @@ def _application(title: str, router: APIRouter, *, with_entry: bool) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RuntimeFault, _on_fault)
     app.add_exception_handler(DatabaseError, _on_database)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_error)
 
     def document() -> dict[str, Any]:
@@ -183,9 +242,10 @@ def _application(title: str, router: APIRouter, *, with_entry: bool) -> FastAPI:
 def public_app(venue: Venue) -> AsgiApp:
     """The public listener."""
     app = _application("Holdfast", public_router(venue), with_entry=True)
-    return fast_paths(venue, counted(venue, app))
+    return fast_paths(venue, counted(venue, within(app)))
 
 
 def admin_app(venue: Venue) -> AsgiApp:
     """The admin listener."""
-    return counted(venue, _application("Holdfast admin", admin_router(venue), with_entry=False))
+    app = _application("Holdfast admin", admin_router(venue), with_entry=False)
+    return counted(venue, within(app))

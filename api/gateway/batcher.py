@@ -2,12 +2,14 @@
 
 A future per command is what limits throughput, so there is one per frame; each
 request has a callback instead, called exactly once with a `Reply` or with the
-`RuntimeFault` that ended it.  Requests in flight are bounded: beyond, `submit`
-refuses with `overloaded`.
+`RuntimeFault` that ended it.  A callback that fails is logged and costs nobody
+else an answer.  Requests in flight are bounded: beyond, `submit` refuses with
+`overloaded`.
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from api.gateway.errors import Problem
 from api.gateway.orders import Row
 from api.gateway.validation import Command
-from api.runtime.errors import RuntimeFault
+from api.runtime.errors import LinkDown, RuntimeFault, WireError
 from api.runtime.link import Answer, EngineLink
 from engine.types import COMMAND
 from persistence.text import TextBuilder
@@ -34,6 +36,8 @@ class Reply(NamedTuple):
 
 
 Done = Callable[[Reply | RuntimeFault], None]
+
+_log = logging.getLogger("holdfast.batcher")
 
 
 class Batcher:
@@ -101,19 +105,32 @@ class Batcher:
 
     def _resolve(self, group: list[tuple[Command, Done]], answered: "asyncio.Future[Answer]") -> None:
         self.in_flight -= len(group)
-        if answered.cancelled():
-            raise RuntimeError("the link cancelled an answer")
-        error = answered.exception()
-        if error is not None:
-            if not isinstance(error, RuntimeFault):
-                raise error
-            for _, done in group:
-                done(error)
-            return
-        answer = answered.result()
-        first = answer.first_sequence
-        replies: list[list[Row]] = [[] for _ in group]
-        for row in answer.events.tolist():
-            replies[row[5] - first].append(row)
-        for index, (_, done) in enumerate(group):
-            done(Reply(first + index, answer.time_ns, replies[index]))
+        outcomes = _outcomes(len(group), answered)
+        for (_, done), outcome in zip(group, outcomes, strict=True):
+            try:
+                done(outcome)
+            except Exception:
+                _log.exception("an answer could not be handed on")
+
+
+def _outcomes(count: int, answered: "asyncio.Future[Answer]") -> Sequence[Reply | RuntimeFault]:
+    """One outcome a command of the frame, whatever became of it."""
+    if answered.cancelled():
+        return [LinkDown("the link gave the answer up", sent=True)] * count
+    error = answered.exception()
+    if isinstance(error, RuntimeFault):
+        return [error] * count
+    if error is not None:
+        _log.error("the link failed", exc_info=error)
+        return [LinkDown(f"the link failed: {error}", sent=True)] * count
+    answer = answered.result()
+    first = answer.first_sequence
+    replies: list[list[Row]] = [[] for _ in range(count)]
+    for row in answer.events.tolist():
+        if not 0 <= row[5] - first < count:
+            _log.error(
+                "an event of sequence %d among the answers to %d..%d", row[5], first, first + count - 1
+            )
+            return [WireError(f"an event of sequence {row[5]} came with another request")] * count
+        replies[row[5] - first].append(row)
+    return [Reply(first + index, answer.time_ns, events) for index, events in enumerate(replies)]

@@ -88,7 +88,7 @@ def fault_problem(fault: RuntimeFault) -> Problem:
         if code == "link_busy":
             return Problem("overloaded", fault.message)
         return Problem("unavailable", f"The engine refused the request: {fault}.")
-    return Problem("unavailable", str(fault))
+    return Problem("outcome_unknown", f"The engine's answer cannot be read: {fault}.")
 
 
 class OrderEntry:
@@ -379,7 +379,10 @@ class OrderEntry:
             outcome = problem_outcome(
                 Problem("internal", "The answer could not be made; ask with the same key.")
             )
-        done(outcome)
+        try:
+            done(outcome)
+        except Exception:
+            _log.exception("an answer could not be handed on")
 
 
 def _set(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:

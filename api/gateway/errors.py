@@ -3,7 +3,8 @@
 ::
 
     GatewayError
-    └── Problem            an answer that is not a success; carries its code
+    ├── Problem            an answer that is not a success; carries its code
+    └── ClientLeft         the client is gone: nobody waits for an answer (`http`)
 
 Every code stands in `CATALOGUE` once, with its HTTP status and title.  The
 core's reasons map to codes in `REASON_CODES`, in full: a test compares the

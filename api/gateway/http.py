@@ -7,7 +7,7 @@ times what the order itself costs; these few functions are what they need of it.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
-from api.gateway.errors import RETRY_AFTER_S, Problem
+from api.gateway.errors import RETRY_AFTER_S, GatewayError, Problem
 from api.gateway.models import BODY_BYTES_MAX
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +20,13 @@ JSON = (b"content-type", b"application/json")
 PROBLEM_JSON = (b"content-type", b"application/problem+json")
 REPLAYED = (b"idempotent-replayed", b"true")
 RETRY_AFTER = (b"retry-after", str(RETRY_AFTER_S).encode())
+
+REQUEST_S = 30.0
+"""How long a request may take, from its last byte to its answer (SPEC F6)."""
+
+
+class ClientLeft(GatewayError):
+    """The connection ended before the body was complete: nobody waits for an answer."""
 
 
 class Outcome(NamedTuple):
@@ -46,6 +53,20 @@ def problem_outcome(problem: Problem, *, replayed: bool = False) -> Outcome:
     return Outcome(problem.status, problem.body(), replayed, problem=True, retry=problem.retry)
 
 
+def late_outcome(*, safe: bool) -> Outcome:
+    """The answer of a request that took too long.
+
+    Parameters
+    ----------
+    safe : bool
+        It changes nothing, so that asking again is all there is to it.
+    """
+    if safe:
+        return problem_outcome(Problem("unavailable", f"No answer within {REQUEST_S:.0f} s; try again."))
+    detail = f"No answer within {REQUEST_S:.0f} s; ask again with the same key."
+    return problem_outcome(Problem("outcome_unknown", detail))
+
+
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of this (lower-case) name."""
     for key, value in scope["headers"]:
@@ -67,19 +88,22 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     ------
     Problem
         body_too_large, as soon as that is known.
+    ClientLeft
+        The rest will not come; what did is not the request.
     """
     length = header(scope, b"content-length")
     if length is not None and (not length.isdigit() or int(length) > BODY_BYTES_MAX):
         raise body_too_large()
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body", False):
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft("the connection ended within the body")
+        body += message.get("body", b"")
         if len(body) > BODY_BYTES_MAX:
             raise body_too_large()
-        message = await receive()
-        body += message.get("body", b"")
-    if len(body) > BODY_BYTES_MAX:
-        raise body_too_large()
+        more = message.get("more_body", False)
     return body
 
 

@@ -1,16 +1,23 @@
 """Parts of the gateway that need no venue: tables, mirrors, messages of refusals."""
 
+import asyncio
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 import api.gateway
+from api.gateway.app import outcome_within, within
 from api.gateway.balances import BalanceCache
+from api.gateway.batcher import Batcher, Reply
 from api.gateway.books import BOOKED, BookMirror
+from api.gateway.entry import fault_problem
 from api.gateway.errors import CATALOGUE, REASON_CODES, Problem, rejected
+from api.gateway.http import ClientLeft, Message, Outcome, read_body
 from api.gateway.hub import Hub
 from api.gateway.keys import READ, TRADE, Key, Keys
 from api.gateway.models import NewOrder, decode_order
@@ -30,9 +37,11 @@ from api.gateway.orders import (
     view_of_command,
 )
 from api.gateway.registry import Registry
-from api.gateway.validation import new_command, pack
+from api.gateway.validation import Command, new_command, pack
 from api.identity import hash_words, new_token, token_hash, words_hash
-from engine.types import COMMAND, CommandType, Reason
+from api.runtime.errors import LinkDown, RuntimeFault
+from api.runtime.link import Answer
+from engine.types import COMMAND, EVENT, CommandType, Reason
 from persistence.crc32c import crc32c
 
 
@@ -131,8 +140,6 @@ def test_a_bad_field_is_named_with_its_limit(
 
 
 def test_a_packed_command_is_the_record_that_numpy_reads() -> None:
-    import numpy as np
-
     record = pack(
         CommandType.NEW, side=1, order_type=1, time_in_force=2, flags=1, account=3, market=4, order_id=5,
         slot=6, asset=7, price=-8, quantity=9, client_id=(10, 11), key=(12, 13), body=14, trigger_price=15,
@@ -168,6 +175,111 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
     with pytest.raises(Problem) as caught:
         decode_order(body)
     assert caught.value.code == "malformed_json"
+
+
+# Answers.
+
+
+class Link:
+    """An engine that answers a frame when told to."""
+
+    def __init__(self) -> None:
+        self.frames: list[asyncio.Future[Answer]] = []
+
+    def submit(self, commands: Any, text: bytes) -> asyncio.Future[Answer]:
+        self.frames.append(asyncio.get_running_loop().create_future())
+        return self.frames[-1]
+
+
+def accepted(count: int, first: int = 7) -> Answer:
+    events = np.zeros(count, EVENT)
+    events["type"] = ACCEPTED
+    events["sequence"] = np.arange(first, first + count)
+    return Answer(first, count, 1, 5, events, b"")
+
+
+async def submitted(count: int, failing: int | None = None) -> tuple[Link, Batcher, dict[int, Any]]:
+    """That many commands in one frame; the callback of one of them raises."""
+    link, answers = Link(), {}
+    batcher = Batcher(link)  # type: ignore[arg-type]
+
+    def done(index: int, reply: Reply | RuntimeFault) -> None:
+        if index == failing:
+            raise TypeError("Integer exceeds 64-bit range")
+        answers[index] = reply
+
+    for index in range(count):
+        command = Command(pack(CommandType.NEW), (), 1, "k", 0)
+        batcher.submit(command, lambda reply, index=index: done(index, reply))  # type: ignore[misc]
+    await asyncio.sleep(0)
+    return link, batcher, answers
+
+
+async def test_a_callback_that_fails_costs_nobody_else_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    link, batcher, answers = await submitted(4, failing=1)
+    with caplog.at_level(logging.ERROR, "holdfast.batcher"):
+        link.frames[0].set_result(accepted(4))
+        await asyncio.sleep(0)
+    assert {index: reply.sequence for index, reply in answers.items()} == {0: 7, 2: 9, 3: 10}
+    assert batcher.in_flight == 0
+    assert "64-bit" in caplog.text
+
+
+@pytest.mark.parametrize("trouble", ["cancelled", "crashed", "foreign event"])
+async def test_each_command_of_a_frame_ends_however_the_frame_ends(
+    trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    link, _, answers = await submitted(3)
+    if trouble == "cancelled":
+        link.frames[0].cancel()
+    elif trouble == "crashed":
+        link.frames[0].set_exception(ZeroDivisionError())
+    else:
+        link.frames[0].set_result(accepted(4))
+    await asyncio.sleep(0)
+    assert len(answers) == 3
+    # Nobody is told that nothing was done: it may have been.
+    assert {fault_problem(fault).code for fault in answers.values()} == {"outcome_unknown"}
+
+
+async def test_an_answer_that_does_not_come_is_an_unknown_outcome_and_a_late_one_does_no_harm() -> None:
+    kept: list[Any] = []
+    outcome = await outcome_within(kept.append, request_s=0.01)
+    assert (outcome.status, msgspec.json.decode(outcome.body)["code"]) == (504, "outcome_unknown")
+    kept[0](Outcome(201, b"{}"))
+    assert (await outcome_within(lambda done: done(Outcome(201, b"{}")), request_s=5)).status == 201
+
+
+@pytest.mark.parametrize(("method", "code"), [("POST", "outcome_unknown"), ("GET", "unavailable")])
+async def test_a_route_that_does_not_answer_is_answered_for(method: str, code: str) -> None:
+    async def stuck(*_: Any) -> None:
+        await asyncio.sleep(60)
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await within(stuck, 0.01)({"type": "http", "method": method}, None, send)  # type: ignore[arg-type]
+    assert msgspec.json.decode(sent[1]["body"])["code"] == code
+
+
+async def test_half_a_body_is_no_request_even_when_it_is_json() -> None:
+    parts: list[Message] = [
+        {"type": "http.request", "body": b'{"a": 1}', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Message:
+        return parts.pop(0)
+
+    with pytest.raises(ClientLeft):
+        await read_body({"headers": []}, receive)
+
+
+def test_only_what_never_left_says_that_nothing_was_done() -> None:
+    assert fault_problem(LinkDown("x", sent=False)).code == "unavailable"
+    assert fault_problem(LinkDown("x", sent=True)).code == "outcome_unknown"
 
 
 # Mirrors.

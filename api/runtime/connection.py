@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections import deque
+from itertools import islice
 
 from api.runtime.errors import WireError
 from api.runtime.wire import PAYLOAD_IN_MAX, SOCKET_BUFFER_BYTES, Buffer, Decoder
@@ -68,9 +69,11 @@ class Connection:
         """Write what the socket takes; False when the peer is gone."""
         outbound = self._outbound
         while outbound:
-            group = [outbound[index] for index in range(min(len(outbound), BUFFERS_PER_WRITE))]
             try:
-                written = self.socket.sendmsg(group)
+                if len(outbound) == 1:
+                    written = self.socket.send(outbound[0])
+                else:
+                    written = self.socket.sendmsg(list(islice(outbound, BUFFERS_PER_WRITE)))
             except BlockingIOError:
                 return True
             except OSError:

@@ -17,6 +17,7 @@ begun again at any point.
 """
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -154,6 +155,9 @@ class EngineProcess:
             try:
                 content = server.status() | {"socket": str(path), "recovery": recovered.report.result}
                 self._disk.write_atomic(ready, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+                # What recovery left lives as long as the process: the collector need not walk it.
+                gc.collect()
+                gc.freeze()
                 server.serve()
             finally:
                 server.close()

@@ -21,9 +21,9 @@ from api.gateway.keys import ADMIN, SCOPES, Key
 from api.gateway.models import RequestDecoder
 from api.gateway.openapi import operation, path
 from api.gateway.orders import DUPLICATE
-from api.gateway.registry import Asset
+from api.gateway.registry import Asset, build_market
 from api.gateway.routes import add_operations, answer, body_of, json_response, market_document, parameters
-from api.gateway.validation import amount_atoms, check_identifier, market_of, pack
+from api.gateway.validation import INT64_MAX_TEXT, amount_atoms, check_identifier, market_of, pack
 from api.gateway.venue import Venue
 from api.identity import body_digest, digest_pair, hash_words, new_token, token_hash
 from api.runtime.errors import RuntimeFault
@@ -165,6 +165,12 @@ def _add_definitions(router: APIRouter, venue: Venue) -> None:
             "tick_size": wanted.tick_size, "lot_size": wanted.lot_size,
         }  # fmt: skip
         fees = {"maker_fee_ppm": wanted.maker_fee_ppm, "taker_fee_ppm": wanted.taker_fee_ppm}
+        try:
+            # What is logged is there for good: it is built before, as every gateway will build it.
+            build_market(definition, 0, base, quote, tick_atoms=tick_atoms, lot_atoms=lot_atoms, **fees)
+        except DecimalError as error:
+            detail = f"'tick_size' must be at most 2^63 - 1 steps of 10^-{quote.decimals} ({error.kind})."
+            raise Problem("invalid_amount", detail, field="tick_size", limit=INT64_MAX_TEXT) from error
         async with venue.admin_lock:
             known = registry.markets_by_symbol.get(wanted.symbol)
             if known is None:

@@ -4,13 +4,20 @@ The names and decimals of assets, markets and accounts are text in the log; the
 engine sends all of them in WELCOME and each new one with its event.  The
 numbers of a market in API terms: a price is `ticks × price_unit` at
 `price_scale` decimals, a quantity `lots × lot_atoms` at the base's decimals.
+
+A log may hold a market whose sizes cannot be told in these terms.  It is
+quarantined: known by its number, so that its events find it, and by no name, so
+that nobody trades it here.  All other markets go on.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
-from api.decimals import from_units, scale_of, to_units
+from api.decimals import DecimalError, from_units, scale_of, to_units
 from engine.types import AccountState, MarketState
+
+_log = logging.getLogger("holdfast.registry")
 
 
 @dataclass(slots=True)
@@ -88,7 +95,13 @@ def build_market(
     maker_fee_ppm: int,
     taker_fee_ppm: int,
 ) -> Market:
-    """A market from its definition and the core's numbers; without names its number stands in."""
+    """A market from its definition and the core's numbers; without names its number stands in.
+
+    Raises
+    ------
+    DecimalError
+        A tick is no whole number of quote atoms that 63 bits can hold.
+    """
     tick_size, lot_size = str(definition.get("tick_size", "1")), str(definition.get("lot_size", "1"))
     price_scale = max(quote.decimals, scale_of(tick_size))
     return Market(
@@ -106,6 +119,36 @@ def build_market(
         price_scale=price_scale,
         price_decimals=scale_of(tick_size),
         lot_decimals=scale_of(lot_size),
+    )
+
+
+def quarantined_market(
+    definition: dict[str, Any],
+    number: int,
+    base: Asset,
+    quote: Asset,
+    *,
+    tick_atoms: int,
+    lot_atoms: int,
+    maker_fee_ppm: int,
+    taker_fee_ppm: int,
+) -> Market:
+    """The same for sizes that cannot be told: prices in ticks, a number for a name."""
+    return Market(
+        number,
+        f"MARKET{number}",
+        base,
+        quote,
+        str(definition.get("tick_size", "1")),
+        str(definition.get("lot_size", "1")),
+        tick_atoms,
+        lot_atoms,
+        maker_fee_ppm,
+        taker_fee_ppm,
+        price_unit=1,
+        price_scale=0,
+        price_decimals=0,
+        lot_decimals=0,
     )
 
 
@@ -161,17 +204,20 @@ class Registry:
         maker_fee_ppm: int,
         taker_fee_ppm: int,
     ) -> None:
-        """A market was opened."""
-        market = build_market(
-            definition,
-            number,
-            self.assets[base],
-            self.assets[quote],
-            tick_atoms=tick_atoms,
-            lot_atoms=lot_atoms,
-            maker_fee_ppm=maker_fee_ppm,
-            taker_fee_ppm=taker_fee_ppm,
-        )
+        """A market was opened; one that cannot be represented is quarantined."""
+        numbers = {
+            "tick_atoms": tick_atoms,
+            "lot_atoms": lot_atoms,
+            "maker_fee_ppm": maker_fee_ppm,
+            "taker_fee_ppm": taker_fee_ppm,
+        }
+        base_asset, quote_asset = self.assets[base], self.assets[quote]
+        try:
+            market = build_market(definition, number, base_asset, quote_asset, **numbers)
+        except (DecimalError, ValueError) as error:
+            _log.error("market %d is quarantined: %r cannot be represented: %s", number, definition, error)
+            self.markets[number] = quarantined_market(definition, number, base_asset, quote_asset, **numbers)
+            return
         self.markets[number] = self.markets_by_symbol[market.symbol] = market
 
     def add_account(self, number: int, definition: dict[str, Any]) -> None:

@@ -166,3 +166,14 @@ def test_bad_parameters_are_refused(trader: Trader, path: str, code: str) -> Non
 def test_a_bad_deposit_names_the_field(venue: Venue, body: dict[str, Any], code: str, field: str) -> None:
     answer = venue.admin("POST", "/v1/admin/deposits", body)
     assert (answer.status, answer.code, answer.body["field"]) == (422, code, field)
+
+
+def test_a_market_that_no_gateway_could_represent_is_refused_before_it_is_logged(venue: Venue) -> None:
+    for symbol in ("P", "Q"):
+        venue.admin("POST", "/v1/admin/assets", {"symbol": symbol, "decimals": 18})
+    before = venue.call("GET", "/v1/markets").body
+    sizes = {"tick_size": "1000000000000", "lot_size": "0.000000000000000001"}
+    answer = venue.admin("POST", "/v1/admin/markets", {"symbol": "P/Q", "base": "P", "quote": "Q", **sizes})
+    assert (answer.status, answer.code, answer.body["field"]) == (422, "invalid_amount", "tick_size")
+    assert venue.call("GET", "/health").body["components"]["engine"]["connected"]
+    assert venue.call("GET", "/v1/markets").body == before

@@ -285,6 +285,25 @@ def test_only_what_never_left_says_that_nothing_was_done() -> None:
 # Mirrors.
 
 
+def test_a_market_that_cannot_be_represented_is_quarantined_and_the_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its definition is in the log for good: each gateway meets it in each WELCOME and each replay."""
+    result = registry()
+    numbers = {"tick_atoms": 1, "lot_atoms": 1, "maker_fee_ppm": 0, "taker_fee_ppm": 0}
+    result.add_asset(3, {"symbol": "P", "decimals": 18})
+    result.add_asset(4, {"symbol": "Q", "decimals": 18})
+    sizes = {"tick_size": "1000000000000", "lot_size": "0.000000000000000001"}
+    with caplog.at_level(logging.ERROR, "holdfast.registry"):
+        result.add_market(2, {"symbol": "P/Q", **sizes}, base=3, quote=4, **numbers)
+    assert "quarantined" in caplog.text
+    assert "P/Q" not in result.markets_by_symbol
+    # An event that names it still finds something to be folded into.
+    assert result.markets[2].price_text(7) == "7"
+    result.add_market(3, {"symbol": "Q/BTC", "tick_size": "1", "lot_size": "1"}, base=4, quote=1, **numbers)
+    assert set(result.markets_by_symbol) == {"BTC/USDT", "Q/BTC"}
+
+
 def test_a_book_mirror_follows_every_event_that_changes_a_level() -> None:
     book = BookMirror(registry().markets[1])
     for row in (

@@ -19,16 +19,18 @@ SUITES: dict[str, Callable[[], list[Figure]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("suites", nargs="*", default=list(SUITES), choices=[*SUITES, []], metavar="SUITE")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; default: all")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.suites if name not in SUITES]:
+        parser.error(f"no suite {unknown[0]!r}; there are {', '.join(SUITES)}")
     where = environment()
     print(
         f"{where['processor']}, {where['cores']} cores, Python {where['python']}, commit {where['commit']}\n"
     )
     print(HEADER)
     figures: list[Figure] = []
-    for name in arguments.suites:
+    for name in arguments.suites or SUITES:
         for figure in SUITES[name]():
             print(figure.line(), flush=True)
             figures.append(figure)

@@ -61,8 +61,10 @@ async def stream(socket: WebSocket) -> None:
     try:
         while True:
             message = await socket.receive_json()
-            order = answer(Order.model_validate(message["order"]))
-            await socket.send_json({"id": message["id"], "order": order.model_dump(mode="json")})
+            number = message.pop("id")
+            del message["op"]
+            order = answer(Order.model_validate(message))
+            await socket.send_json({"id": number, "order": order.model_dump(mode="json")})
     except WebSocketDisconnect:
         return
 

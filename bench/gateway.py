@@ -129,7 +129,7 @@ async def stream(
         while len(latencies) < count:
             while issued < count and len(sent_at) < in_flight:
                 sent_at[issued] = time.perf_counter()
-                message = {"op": "order", "id": issued, "order": order(issued, run_name)}
+                message = {"op": "order", "id": issued, **order(issued, run_name)}
                 await ws.send_str(orjson.dumps(message).decode())
                 issued += 1
             answer = orjson.loads((await ws.receive(timeout=30)).data)

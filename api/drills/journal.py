@@ -1,7 +1,7 @@
 """What a client was told, on its own disk before it acts on it.
 
 One JSON object a line: `{"key", "kind", "account", "code", "order_id", "status",
-"filled", "trades", "sequence", "at"}`.  An acknowledgement counts in a drill only
+"filled", "trades", "sequence", "at", "queued_as"}`.  An acknowledgement counts in a drill only
 if its line was synced, so that the drill's own crash loses nothing either.
 """
 
@@ -30,6 +30,7 @@ class Acknowledgement:
     trades: list[str] = field(default_factory=list)
     sequence: int = 0
     at: float = 0.0
+    queued_as: str = ""
 
 
 class Journal:

@@ -20,7 +20,7 @@ from api.drills.report import DrillReport
 from api.drills.venue import Venue, VenueError
 from engine import Engine
 from engine.reference import Engine as Twin
-from engine.types import EventType
+from engine.types import QUEUED, EventType
 from persistence.events import EventReader
 from persistence.identity import parse_order_id
 from persistence.log import scan
@@ -91,9 +91,9 @@ async def _check_rows(
     for line in acknowledgements:
         order_id, _ = parse_order_id(line.order_id)
         if line.code == 202:
-            submission = _submission(submissions, line, accounts[line.account])
-            if submission is None:
-                lost.append(f"{line.key}: {line.order_id} has no submission")
+            submission = submissions.get(parse_order_id(line.queued_as)[0] & ~QUEUED)
+            if submission is None or submission["kind"] != line.kind:
+                lost.append(f"{line.key}: {line.queued_as} is not in the queue")
             elif submission["state"] not in ("DONE", "CANCELED", "EXPIRED"):
                 unresolved.append(f"{line.key}: {submission['state']}")
             elif (
@@ -103,12 +103,14 @@ async def _check_rows(
                 and submission["sequence"] not in by_sequence
             ):
                 lost.append(f"{line.key}: {submission['outcome']} as {submission['sequence']}, no order")
+            elif line.kind == "cancel" and not _is_over(order_id, by_id, by_sequence, submissions):
+                lost.append(f"{line.key}: the cancel of {line.order_id} left it live")
             continue
         if line.kind == "order":
             found = orders.get((accounts[line.account], line.key), [])
             if [row["order_id"] for row in found] != [order_id]:
                 lost.append(f"{line.key}: acknowledged as {line.order_id}, rows {found}")
-        elif order_id not in by_id and order_id & (1 << 62) == 0:
+        elif order_id not in by_id and order_id & QUEUED == 0:
             lost.append(f"{line.key}: {line.order_id} has no row")
         row = by_id.get(order_id)
         if row is not None and line.status in FINAL and row["status"] != FINAL[line.status]:
@@ -131,21 +133,21 @@ async def _check_rows(
     report.check("no final state was taken back", not reverted, reverted[:5] or 0)
 
 
-def _submission(
-    submissions: dict[int, asyncpg.Record], line: Acknowledgement, account: int
-) -> asyncpg.Record | None:
-    if line.order_id.startswith("q") and line.kind == "order":
-        return submissions.get(int(line.order_id[1:]))
-    # The cancel of a live order is queued under a number of its own.
-    return next(
-        (
-            row
-            for row in submissions.values()
-            if row["account"] == account
-            and (row["kind"] == "cancel" or f"q{row['accepted_no']}" == line.order_id)
-        ),
-        None,
-    )
+def _is_over(
+    order_id: int,
+    by_id: dict[int, asyncpg.Record],
+    by_sequence: dict[int, asyncpg.Record],
+    submissions: dict[int, asyncpg.Record],
+) -> bool:
+    """Whether an order is done: its row says so, or it never became one."""
+    row = by_id.get(order_id)
+    if row is None and order_id & QUEUED:
+        # Sent before the crash and queued after it: the first one is the order.
+        submission = submissions[order_id & ~QUEUED]
+        row = by_sequence.get(submission["sequence"])
+        if row is None:
+            return submission["state"] in ("CANCELED", "EXPIRED") or submission["outcome"] == "REJECTED"
+    return row is not None and row["status"] in FINAL.values()
 
 
 def _check_event_log(venue: Venue, acknowledgements: list[Acknowledgement], report: DrillReport) -> None:

@@ -114,6 +114,7 @@ class Trader:
                 trades=[fill["trade_id"] for fill in answer.get("fills") or ()],
                 sequence=answer.get("sequence") or 0,
                 at=time.time(),
+                queued_as=(answer.get("cancel_id") or answer["order_id"]) if code == 202 else "",
             )
         )
         if code == 202:

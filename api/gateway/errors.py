@@ -9,6 +9,11 @@
 Every code stands in `CATALOGUE` once, with its HTTP status and title.  The
 core's reasons map to codes in `REASON_CODES`, in full: a test compares the
 table with the enumeration.
+
+A refusal that the core has logged is the stored answer of its idempotency key
+(SPEC K1), so 503 and Retry-After would be wrong of it: the same key gets the same
+answer after the market has opened again.  `rejected` makes it 409, try again
+under a new key; but for the few that the core does not store (`KEY_STAYS_FREE`).
 """
 
 from typing import Any, NamedTuple
@@ -32,6 +37,10 @@ class Entry(NamedTuple):
 
 
 CATALOGUE: dict[str, Entry] = {
+    # The connection.
+    "malformed_request": Entry(400, "This is no HTTP request"),
+    "request_timeout": Entry(408, "The request was not complete in time"),
+    "headers_too_large": Entry(431, "URL and headers are too large"),
     # The request itself.
     "malformed_json": Entry(400, "The body is not JSON"),
     "unknown_field": Entry(422, "A field that this request does not have"),
@@ -150,6 +159,10 @@ REASON_CODES: dict[Reason, str] = {
 }
 
 
+KEY_STAYS_FREE = frozenset((Reason.VENUE_DRAINING, Reason.IDEMPOTENCY_QUOTA))
+"""Refusals that do not use up the key: the same request may be sent again."""
+
+
 class GatewayError(Exception):
     """Anything that the gateway raises."""
 
@@ -169,6 +182,8 @@ class Problem(GatewayError):
         The limit that it broke.
     sequence : int, optional
         Of the logged rejection, when the core refused.
+    stored : bool
+        The answer stays the same under its idempotency key: no use in asking again.
     """
 
     def __init__(
@@ -179,6 +194,7 @@ class Problem(GatewayError):
         field: str | None = None,
         limit: str | None = None,
         sequence: int | None = None,
+        stored: bool = False,
     ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
@@ -186,16 +202,18 @@ class Problem(GatewayError):
         self.field = field
         self.limit = limit
         self.sequence = sequence
+        self.stored = stored
 
     @property
     def status(self) -> int:
-        """HTTP status of the code."""
-        return CATALOGUE[self.code].status
+        """HTTP status of the code; 409 when asking again would not help."""
+        entry = CATALOGUE[self.code]
+        return 409 if self.stored and entry.retry else entry.status
 
     @property
     def retry(self) -> bool:
         """Whether the answer carries Retry-After."""
-        return CATALOGUE[self.code].retry
+        return CATALOGUE[self.code].retry and not self.stored
 
     def document(self) -> dict[str, Any]:
         """The RFC 9457 members."""
@@ -203,7 +221,7 @@ class Problem(GatewayError):
         document: dict[str, Any] = {
             "type": PROBLEM_TYPE + self.code,
             "title": entry.title,
-            "status": entry.status,
+            "status": self.status,
             "code": self.code,
             "detail": self.detail,
         }
@@ -241,10 +259,23 @@ _FIELDS: dict[str, str] = {
 }
 
 
-def rejected(reason: int, sequence: int) -> Problem:
-    """The problem for a rejection by the core."""
+def rejected(reason: int, sequence: int, *, field: str | None = None, keyed: bool = True) -> Problem:
+    """The problem for a rejection by the core.
+
+    Parameters
+    ----------
+    reason, sequence : int
+        Of the REJECTED event.
+    field : str, optional
+        Which field it is about, when that is known better than from the reason.
+    keyed : bool
+        The command had an idempotency key, under which this is now the answer.
+    """
     known = Reason(reason)
     code = REASON_CODES[known]
     detail = _DETAILS.get(code, f"{CATALOGUE[code].title} ({known.name}).")
     limit = "9223372036854775807" if code == "overflow" else None
-    return Problem(code, detail, field=_FIELDS.get(code), limit=limit, sequence=sequence)
+    stored = keyed and known not in KEY_STAYS_FREE
+    return Problem(
+        code, detail, field=field or _FIELDS.get(code), limit=limit, sequence=sequence, stored=stored
+    )

@@ -24,6 +24,7 @@ import uvloop
 
 from api.gateway.app import admin_app, public_app
 from api.gateway.models import BODY_BYTES_MAX
+from api.gateway.protocol import BoundedHttp, connections_max, raise_descriptor_limit
 from api.gateway.venue import Venue
 from api.runtime.logs import configure
 from api.runtime.paths import engine_socket, run_directory, write_status
@@ -72,11 +73,11 @@ def url_of(listener: socket.socket) -> str:
 
 
 def listener_of(app: object) -> Listener:
-    """A server as measured best: httptools, sans-io WebSocket, no deflate, no access log."""
+    """A server as measured best: httptools (bounded), sans-io WebSocket, no deflate, no access log."""
     return Listener(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
-            http="httptools",
+            http=BoundedHttp,
             ws="websockets-sansio",
             ws_max_size=BODY_BYTES_MAX,
             ws_per_message_deflate=False,
@@ -153,6 +154,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     configure("gateway")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    raise_descriptor_limit()
+    BoundedHttp.connections_max = connections_max()
     try:
         uvloop.run(run(arguments))
     except OSError as error:

@@ -17,7 +17,7 @@ from api.gateway.mirror import Mirror
 from api.gateway.orders import REJECTED
 from api.gateway.queueing import Enqueuer
 from api.gateway.reads import Reads
-from api.gateway.validation import Command
+from api.gateway.validation import IDEMPOTENCY_KEY, Command
 from api.gateway.watch import ProjectionWatch
 from api.runtime.errors import RuntimeFault
 from api.runtime.link import EngineLink
@@ -134,7 +134,8 @@ class Venue:
             raise fault_problem(fault) from fault
         reply = Reply(answer.first_sequence, answer.time_ns, answer.events.tolist())
         if reply.events and reply.events[0][0] == REJECTED:
-            raise rejected(reply.events[0][3], reply.sequence)
+            keyed = any(tag == IDEMPOTENCY_KEY for tag, _ in texts)
+            raise rejected(reply.events[0][3], reply.sequence, keyed=keyed)
         return reply
 
     async def ask(self, command: Command) -> Reply:

@@ -39,12 +39,15 @@ class Keys:
 
     def __init__(self) -> None:
         self._keys: dict[bytes, Key] = {}
+        self.loaded = False
+        """Whether the engine was ever heard: before, a key that is not here may be a good one."""
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def load(self, rows: list[list[Any]]) -> None:
         """Replace all by WELCOME's ``[hash, account, scopes, expire_time_ns, revoked]``."""
+        self.loaded = True
         self._keys = {
             digest: Key(digest, int(account), int(scopes), int(expire), bool(revoked))
             for digest, account, scopes, expire, revoked in (
@@ -72,7 +75,8 @@ class Keys:
         Raises
         ------
         Problem
-            missing_key, invalid_key, or forbidden when it lacks `scope`.
+            missing_key, invalid_key, forbidden when it lacks `scope`; unavailable
+            while nobody can tell.
         """
         if authorization is None:
             raise Problem("missing_key", "Send 'Authorization: Bearer <key>'.", field="Authorization")
@@ -86,6 +90,8 @@ class Keys:
         """The key of a token; fails as `authenticate` does."""
         digest = token_hash(token)
         key = self._keys.get(digest)
+        if not self.loaded:
+            raise Problem("unavailable", "The gateway has not heard from the engine yet; try again.")
         if key is not None and not hmac.compare_digest(key.digest, digest):
             key = None
         return self.check(key, scope)

@@ -363,25 +363,30 @@ _CHOICES = {
     "state": "OPEN, POST_ONLY, CANCEL_ONLY, HALTED",
 }
 _PATH_MARK = " - at `$"
+_UNKNOWN_FIELD = "Object contains unknown field `"
+ECHO_CHARACTERS_MAX = 64
+"""Of what a client sent, at most this much comes back in a message."""
+_MESSAGE_CHARACTERS_MAX = 200
 
 
 def _locate(text: str) -> tuple[str, str | None]:
     """Message and field of msgspec's error text (``... - at `$.orders[0].price```)."""
-    message, mark, path = text.partition(_PATH_MARK)
+    message, mark, path = text.rpartition(_PATH_MARK)
     if not mark:
-        return message, None
-    return message, path.rstrip("`").removeprefix(".") or None
+        return text[:_MESSAGE_CHARACTERS_MAX], None
+    return message, path.rstrip("`").removeprefix(".")[:_MESSAGE_CHARACTERS_MAX] or None
 
 
 def _classify(error: msgspec.ValidationError) -> Problem:
     message, field = _locate(str(error))
-    if "unknown field" in message:
-        name = message.split("`")[1]
+    if message.startswith(_UNKNOWN_FIELD):
+        name = message[len(_UNKNOWN_FIELD) :].removesuffix("`")[:ECHO_CHARACTERS_MAX]
         return Problem("unknown_field", f"{name!r} is not a field of this request.", field=name)
-    if "missing required field" in message:
+    if message.startswith("Object missing required field"):
         name = message.split("`")[1]
         name = f"{field}.{name}" if field else name
         return Problem("missing_field", f"{name!r} is required.", field=name)
+    message = message[:_MESSAGE_CHARACTERS_MAX]
     shown = field or "body"
     if "of length <=" in message:
         limit = message.rsplit(" ", 1)[1]
@@ -401,6 +406,9 @@ def _classify(error: msgspec.ValidationError) -> Problem:
         )
     return Problem("wrong_type", f"{shown!r}: {message}.", field=field)
 
+
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""The last is JSON that is nested deeper than anybody reads."""
 
 T = TypeVar("T")
 
@@ -425,7 +433,7 @@ class RequestDecoder(Generic[T]):
             # The decoder stops at the first field that is wrong: whether the rest is JSON is looked at now.
             _require_json(body)
             raise _classify(error) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _NO_JSON as error:
             raise _malformed(error) from error
 
 
@@ -436,7 +444,7 @@ def _malformed(error: Exception) -> Problem:
 def _require_json(body: bytes) -> None:
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NO_JSON as error:
         raise _malformed(error) from error
 
 

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
+from api.decimals import to_units
 from api.gateway.clock import iso
 from api.gateway.registry import Market
 from engine.types import CommandFlag, EventFlag, EventType, Reason
@@ -37,6 +38,8 @@ POST_ONLY = int(CommandFlag.POST_ONLY)
 CLIENT_ORDER_ID = int(TextTag.CLIENT_ORDER_ID)
 
 REASON_TEXTS = {int(reason): reason.name for reason in Reason}
+REASON_TEXTS[int(Reason.NOT_OWNER)] = Reason.NOT_LIVE.name
+"""As clients read them: another account's order is not to be told from one that is not live."""
 
 Row = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
 """An EVENT as a tuple: type, version, flags, reason, slot, sequence, order_id, account, market,
@@ -166,6 +169,42 @@ def view_of_command(events: Iterable[Row], time_ns: int, client_order_id: str | 
         elif kind == CANCELED and view is not None and event[6] == view.order_id:
             view.fold(event, time_ns)
     return view
+
+
+def document_as_of(
+    document: dict[str, Any], market: Market, events: list[Row], sequence: int, time_ns: int
+) -> dict[str, Any]:
+    """An order's later document, taken back to what it was after an AMEND of it.
+
+    Price, quantity and what was left come from the amend's events, the fills
+    until then from the document; when it does not show all of them,
+    `average_price` is None.
+    """
+    amended = next((event for event in events if event[0] == AMENDED), None)
+    if amended is None:
+        return document  # It ended the order: nothing came after.
+    quantity, leaves = amended[10], amended[11]
+    for event in events:
+        if event[0] == FILL and event[6] == amended[6]:
+            leaves = event[11]
+    filled = quantity - leaves
+    fills = [fill for fill in document["fills"] if int(fill["trade_id"].partition("-")[0]) <= sequence]
+    lots = [to_units(fill["quantity"], market.lot_atoms, market.base.decimals) for fill in fills]
+    ticks = [to_units(fill["price"], market.price_unit, market.price_scale) for fill in fills]
+    notional = sum(lot * tick for lot, tick in zip(lots, ticks, strict=True))
+    return {
+        **document,
+        "status": "NEW" if not filled else "PARTIALLY_FILLED" if leaves else "FILLED",
+        "reason": None,
+        "price": market.price_text(amended[9]),
+        "quantity": market.quantity_text(quantity),
+        "filled_quantity": market.quantity_text(filled),
+        "remaining_quantity": market.quantity_text(leaves),
+        "average_price": market.average_text(notional, filled) if filled and sum(lots) == filled else None,
+        "fills": fills,
+        "updated_at": iso(time_ns),
+        "sequence": sequence,
+    }
 
 
 class OrderCache:

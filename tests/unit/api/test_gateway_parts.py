@@ -20,7 +20,7 @@ from api.gateway.errors import CATALOGUE, REASON_CODES, Problem, rejected
 from api.gateway.http import ClientLeft, Message, Outcome, read_body
 from api.gateway.hub import Hub
 from api.gateway.keys import READ, TRADE, Key, Keys
-from api.gateway.models import NewOrder, decode_order
+from api.gateway.models import NewOrder, decode_amend, decode_batch, decode_order
 from api.gateway.openapi import ENTRY_PATHS, schemas
 from api.gateway.orders import (
     ACCEPTED,
@@ -34,6 +34,7 @@ from api.gateway.orders import (
     OrderCache,
     OrderView,
     Row,
+    document_as_of,
     view_of_command,
 )
 from api.gateway.registry import Registry
@@ -107,6 +108,16 @@ def test_a_rejection_is_a_refusal_with_the_sequence_of_its_command(reason: Reaso
     assert problem.document()["code"] == REASON_CODES[reason]
 
 
+def test_a_logged_refusal_never_invites_to_try_again_under_its_key() -> None:
+    """It is stored: the same key gets it for 24 hours, whatever the market does meanwhile."""
+    invites = {reason for reason in Reason if rejected(int(reason), 1).retry}
+    assert invites == {Reason.VENUE_DRAINING, Reason.IDEMPOTENCY_QUOTA}
+    halted = rejected(int(Reason.MARKET_HALTED), 1)
+    assert (halted.status, halted.document()["status"], halted.code) == (409, 409, "market_halted")
+    # The same code from a gateway that sent nothing.
+    assert (Problem("venue_halted", "x").status, Problem("venue_halted", "x").retry) == (503, True)
+
+
 # Requests.
 
 
@@ -175,6 +186,34 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
     with pytest.raises(Problem) as caught:
         decode_order(body)
     assert caught.value.code == "malformed_json"
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 60_000, b'{"quantity":' + b"[" * 30_000, b'{"x":' * 10_000 + b"1" + b"}" * 10_000]
+)
+def test_json_that_is_nested_too_deeply_is_malformed(body: bytes) -> None:
+    for decode in (decode_order, decode_batch, decode_amend):
+        with pytest.raises(Problem) as caught:
+            decode(body)
+        assert caught.value.code == "malformed_json"
+        assert len(caught.value.detail) < 300
+
+
+@pytest.mark.parametrize("name", ["a`b`c", "x", "", "y" * 5000, "unknown field `z`"])
+def test_an_unknown_field_is_named_as_it_was_sent_up_to_64_characters(name: str) -> None:
+    good = {"idempotency_key": "k", "symbol": "A/B", "side": "buy", "quantity": "1"}
+    with pytest.raises(Problem) as caught:
+        decode_order(msgspec.json.encode({**good, name: 1}))
+    assert (caught.value.code, caught.value.field) == ("unknown_field", name[:64])
+    assert len(caught.value.body()) < 1000
+
+
+def test_a_long_value_is_not_sent_back_whole() -> None:
+    body = {"idempotency_key": "k", "symbol": "A/B", "side": "x" * 60_000, "quantity": "1"}
+    with pytest.raises(Problem) as caught:
+        decode_order(msgspec.json.encode(body))
+    assert (caught.value.code, caught.value.field) == ("invalid_value", "side")
+    assert len(caught.value.body()) < 1000
 
 
 # Answers.
@@ -358,6 +397,23 @@ def test_the_answer_of_an_order_holds_its_own_fills_and_not_its_makers() -> None
     assert (view.status, [fill[0] for fill in view.fills]) == ("FILLED", ["9-1"])
 
 
+def test_an_order_is_taken_back_to_what_it_was_after_an_amend() -> None:
+    """When the first answer is not kept any more, the amend's own events tell it."""
+    market = registry().markets[1]
+    view = OrderView(event(ACCEPTED, sequence=9, order_id=9, price=100, quantity=10, leaves=10), 5, "c")
+    fill = event(FILL, sequence=10, order_id=9, price=100, quantity=2, leaves=8)
+    amended = event(AMENDED, sequence=11, order_id=9, price=101, quantity=8, leaves=6)
+    own = event(FILL, flags=TAKER, sequence=11, order_id=9, price=99, quantity=1, leaves=5)
+    for row, trade in ((fill, "10-1"), (amended, ""), (own, "11-1")):
+        view.fold(row, 6, trade)
+    first = view.document(market)
+    view.fold(event(FILL, sequence=12, order_id=9, price=101, quantity=5, leaves=0), 7, "12-1")
+    maker = event(FILL, flags=BOOKED, sequence=11, order_id=4, price=99, quantity=1, leaves=0)
+    events = [event(UNBOOKED, sequence=11, order_id=9), amended, maker, own]
+    assert document_as_of(view.document(market), market, events, 11, 6) == first
+    assert first["status"] == "PARTIALLY_FILLED" and first["average_price"] is not None
+
+
 def test_an_average_price_is_rounded_half_to_even_at_the_quotes_decimals() -> None:
     market = registry().markets[1]
     assert market.average_text(201, 2) == "5.025"
@@ -408,6 +464,7 @@ def test_a_channel_counts_densely_and_only_for_those_who_listen() -> None:
 def keys_with(**fields: Any) -> tuple[Keys, str]:
     token = new_token()
     keys = Keys()
+    keys.load([])
     values = {"account": 1, "scopes": READ, "expire_time_ns": 0, "revoked": False, **fields}
     keys.add(Key(token_hash(token), **values))
     return keys, token
@@ -437,6 +494,15 @@ def test_without_a_good_header_nothing_opens(header: bytes | None, code: str) ->
     with pytest.raises(Problem) as caught:
         keys_with()[0].authenticate(header, READ)
     assert caught.value.code == code
+
+
+def test_before_the_engine_was_heard_no_key_is_called_unknown() -> None:
+    keys, token = Keys(), new_token()
+    with pytest.raises(Problem) as caught:
+        keys.authenticate(f"Bearer {token}".encode(), READ)
+    assert (caught.value.code, caught.value.retry) == ("unavailable", True)
+    keys.load([[token_hash(token).hex(), 1, READ, 0, 0]])
+    assert keys.authenticate(f"Bearer {token}".encode(), READ).account == 1
 
 
 def test_a_keys_hash_survives_the_four_signed_words_of_an_event() -> None:

@@ -15,12 +15,12 @@ from api.decimals import DecimalError, scale_of, to_units
 from api.gateway import models
 from api.gateway.clock import iso, wall_ns
 from api.gateway.entry import fault_problem
-from api.gateway.errors import Problem
-from api.gateway.http import Outcome
+from api.gateway.errors import Problem, rejected
+from api.gateway.http import Outcome, problem_outcome
 from api.gateway.keys import ADMIN, SCOPES, Key
 from api.gateway.models import RequestDecoder
 from api.gateway.openapi import operation, path
-from api.gateway.orders import DUPLICATE
+from api.gateway.orders import DUPLICATE, REJECTED
 from api.gateway.registry import Asset, build_market
 from api.gateway.routes import add_operations, answer, body_of, json_response, market_document, parameters
 from api.gateway.validation import INT64_MAX_TEXT, amount_atoms, check_identifier, market_of, pack
@@ -125,6 +125,10 @@ def _add_definitions(router: APIRouter, venue: Venue) -> None:
         require_admin(venue, request)
         wanted = _decode_asset(await body_of(request))
         check_identifier(wanted.symbol, "symbol")
+        if "/" in wanted.symbol or "-" in wanted.symbol:
+            # They part a market's symbol, here and in paths.
+            detail = f"'symbol' is {wanted.symbol!r}; it may have no '/' and no '-'."
+            raise Problem("invalid_value", detail, field="symbol", limit="no / or -")
         definition = {"symbol": wanted.symbol, "decimals": wanted.decimals}
         async with venue.admin_lock:
             known = registry.assets_by_symbol.get(wanted.symbol)
@@ -314,24 +318,34 @@ def _add_transfers(router: APIRouter, venue: Venue) -> None:
         replayed = reply.events[0][0] == DUPLICATE
         sequence = reply.events[0][10] if replayed else reply.sequence
         if replayed:
-            await _check_first(wanted, asset, kind, sequence)
+            refused = await _check_first(wanted, asset, kind, sequence)
+            if refused is not None:
+                return json_response(problem_outcome(refused, replayed=True))
         document = {
             "transaction_id": wanted.transaction_id, "account": wanted.account, "asset": wanted.asset,
             "amount": asset.amount_text(quantity), "sequence": sequence,
         }  # fmt: skip
         return json_response(Outcome(200 if replayed else 201, orjson.dumps(document), replayed))
 
-    async def _check_first(wanted: models.Transfer, asset: Asset, kind: CommandType, sequence: int) -> None:
-        """A transaction id names one transfer: another under the same id is a conflict."""
+    async def _check_first(
+        wanted: models.Transfer, asset: Asset, kind: CommandType, sequence: int
+    ) -> Problem | None:
+        """The refusal that the first one got, if it did.
+
+        A transaction id names one transfer: another under the same id is a conflict.
+        """
         try:
             first, _ = await venue.reads.events_of(sequence)
         except RuntimeFault as fault:
             raise fault_problem(fault) from fault
+        if first.events[0][0] == REJECTED:
+            return rejected(first.events[0][3], sequence)
         booked = EventType.DEPOSITED if kind == CommandType.DEPOSIT else EventType.WITHDRAWN
         expected = (int(booked), wanted.account, asset.number, amount_atoms(asset, wanted.amount))
         if not any((row[0], row[7], row[8], row[10]) == expected for row in first.events):
             detail = "This transaction_id was used for another transfer."
             raise Problem("idempotency_conflict", detail, field="transaction_id", sequence=sequence)
+        return None
 
     @router.post(
         "/v1/admin/deposits",

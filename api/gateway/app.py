@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -59,6 +60,13 @@ def account_for_trading(venue: Venue, scope: Scope) -> int:
     return key.account
 
 
+def no_parameters(scope: Scope) -> None:
+    """Order entry has none; a name that was meant to say something must not be passed over."""
+    name = next((name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), True)), None)
+    if name is not None:
+        raise Problem("unknown_field", f"{name[:64]!r} is not a parameter of this route.", field=name[:64])
+
+
 def resolve(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
     """Hand an outcome to the request that waits, if it still does."""
     if not future.done():
@@ -85,6 +93,8 @@ async def post_order(venue: Venue, scope: Scope, receive: Receive, send: Send) -
     began = time.perf_counter()
     try:
         account = account_for_trading(venue, scope)
+        if scope["query_string"]:
+            no_parameters(scope)
         order = decode_order(await read_body(scope, receive))
         outcome = await outcome_within(lambda done: venue.entry.place(account, order, done))
     except Problem as problem:
@@ -102,6 +112,8 @@ async def delete_order(venue: Venue, scope: Scope, receive: Receive, send: Send)
     """DELETE /v1/orders/{order_id}."""
     try:
         account = account_for_trading(venue, scope)
+        if scope["query_string"]:
+            no_parameters(scope)
         public_id = scope["path"][len(ORDER_PREFIX) :]
         outcome = await outcome_within(lambda done: venue.entry.cancel(account, public_id, done))
     except Problem as problem:
@@ -118,6 +130,20 @@ def failed() -> Outcome:
     return problem_outcome(Problem("internal", "The request failed inside the gateway."))
 
 
+async def refuse_stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """A WebSocket that is asked for elsewhere: a problem instead of the handshake."""
+    await receive()  # websocket.connect
+    outcome = problem_outcome(Problem("route_not_found", f"WebSocket {scope['path'][:200]}."))
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": outcome.status,
+            "headers": outcome.headers(),
+        }
+    )
+    await send({"type": "websocket.http.response.body", "body": outcome.body})
+
+
 def fast_paths(venue: Venue, rest: AsgiApp) -> AsgiApp:
     """Order entry, cancel and stream in front of `rest`."""
 
@@ -129,8 +155,10 @@ def fast_paths(venue: Venue, rest: AsgiApp) -> AsgiApp:
                 return await post_order(venue, scope, receive, send)
             if method == "DELETE" and path.startswith(ORDER_PREFIX):
                 return await delete_order(venue, scope, receive, send)
-        elif kind == "websocket" and scope["path"] == "/v1/stream":
-            return await serve_stream(venue, scope, receive, send)
+        elif kind == "websocket":
+            if scope["path"] == "/v1/stream":
+                return await serve_stream(venue, scope, receive, send)
+            return await refuse_stream(scope, receive, send)
         return await rest(scope, receive, send)
 
     return app

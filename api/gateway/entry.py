@@ -21,12 +21,12 @@ from typing import Any
 import orjson
 
 from api.gateway.batcher import Batcher, Reply
-from api.gateway.errors import REASON_CODES, Problem, rejected
+from api.gateway.errors import KEY_STAYS_FREE, REASON_CODES, Problem, rejected
 from api.gateway.http import Outcome, problem_outcome
 from api.gateway.metrics import Metrics
 from api.gateway.mirror import Mirror
 from api.gateway.models import Amend, NewBatch, NewOrder
-from api.gateway.orders import CANCELED, DUPLICATE, REJECTED, view_of_command
+from api.gateway.orders import CANCELED, DUPLICATE, REJECTED, Row, document_as_of, view_of_command
 from api.gateway.queueing import Enqueuer, queue_document
 from api.gateway.reads import Reads
 from api.gateway.validation import (
@@ -40,7 +40,7 @@ from api.gateway.validation import (
 )
 from api.runtime.errors import LinkDown, Refused, RuntimeFault
 from api.runtime.link import EngineLink
-from engine.types import QUEUED, Reason, VenueState
+from engine.types import INT64_MAX, QUEUED, Reason, VenueState
 from persistence.identity import public_order_id
 from persistence.postgres.errors import DatabaseError
 
@@ -50,6 +50,8 @@ BACKGROUND_MAX = 65_536
 
 VENUE_DRAINING = int(Reason.VENUE_DRAINING)
 NOT_LIVE = int(Reason.NOT_LIVE)
+NOT_OWNER = int(Reason.NOT_OWNER)
+OVERFLOW = int(Reason.OVERFLOW)
 Finish = Callable[[Outcome], None]
 
 _log = logging.getLogger("holdfast.entry")
@@ -191,7 +193,7 @@ class OrderEntry:
         first = reply.events[0]
         if first[0] == REJECTED:
             self._metrics.orders_rejected.inc()
-            outcome = problem_outcome(rejected(first[3], reply.sequence))
+            outcome = problem_outcome(self._rejected(first))
             if REASON_CODES[Reason(first[3])] == "idempotency_conflict":
                 return outcome
         else:
@@ -202,6 +204,15 @@ class OrderEntry:
             outcome = Outcome(201, orjson.dumps(view.document(self._mirror.registry.markets[view.market])))
         self._answers.keep(reply.sequence, outcome)
         return outcome
+
+    def _rejected(self, event: Row, *, keyed: bool = True) -> Problem:
+        """The problem of a REJECTED; of an overflow, with the field that is too large."""
+        field = None
+        if event[3] == OVERFLOW:
+            market = self._mirror.registry.markets.get(event[8])
+            alone = market is None or event[10] * market.lot_atoms > INT64_MAX
+            field = "quantity" if alone or not event[9] else "price"
+        return rejected(event[3], event[5], field=field, keyed=keyed)
 
     async def _replay(self, account: int, sequence: int, key: str | None) -> Outcome:
         """The answer of an earlier NEW, rebuilt from its events."""
@@ -254,9 +265,10 @@ class OrderEntry:
         event = reply.events[0]
         if event[0] == REJECTED and event[3] == VENUE_DRAINING:
             return await self._enqueue_cancel(command, public_id, sent=False)
-        if event[0] == REJECTED and event[3] != NOT_LIVE:
-            raise rejected(event[3], reply.sequence)
+        if event[0] == REJECTED and event[3] not in (NOT_LIVE, NOT_OWNER):
+            raise self._rejected(event, keyed=False)
         # NOT_LIVE: the core keeps no tombstones; what became of the order is ours to say.
+        # NOT_OWNER: another account's order is as good as unknown, to the last byte of the answer.
         return Outcome(200, orjson.dumps(await self._reads.order(command.account, public_id)))
 
     async def _enqueue_cancel(self, command: Command, public_id: str, *, sent: bool) -> Outcome:
@@ -296,11 +308,33 @@ class OrderEntry:
             reply = await self._batcher.ask(command)
         except RuntimeFault as fault:
             raise fault_problem(fault) from fault
-        event = reply.events[0]
-        if event[0] == REJECTED:
-            raise rejected(event[3], reply.sequence)
+        if reply.events[0][0] == DUPLICATE:
+            return await self._amend_again(account, public_id, reply.events[0][10])
+        outcome = await self._amend_outcome(account, public_id, reply, keyed=command.key is not None)
+        if command.key is not None and not _leaves_key_free(reply.events[0]):
+            self._answers.keep(reply.sequence, outcome)
+        return outcome
+
+    async def _amend_outcome(self, account: int, public_id: str, reply: Reply, *, keyed: bool) -> Outcome:
+        if reply.events[0][0] == REJECTED:
+            return problem_outcome(self._rejected(reply.events[0], keyed=keyed))
+        return Outcome(200, orjson.dumps(await self._reads.order(account, public_id)))
+
+    async def _amend_again(self, account: int, public_id: str, sequence: int) -> Outcome:
+        """The first answer; when it is not kept, from the amend's own events what they tell of it."""
+        outcome = self._answers.replay(sequence)
+        if outcome is not None:
+            return outcome
+        try:
+            reply, _ = await self._reads.events_of(sequence)
+        except RuntimeFault as fault:
+            raise fault_problem(fault) from fault
+        if reply.events[0][0] == REJECTED:
+            return problem_outcome(self._rejected(reply.events[0]), replayed=True)
         document = await self._reads.order(account, public_id)
-        return Outcome(200, orjson.dumps(document), replayed=event[0] == DUPLICATE)
+        market = market_of(self._mirror.registry, document["symbol"])
+        document = document_as_of(document, market, reply.events, sequence, reply.time_ns)
+        return Outcome(200, orjson.dumps(document), replayed=True)
 
     def amend_later(self, account: int, public_id: str, amend: Amend, done: Finish) -> None:
         """The same for one who does not wait."""
@@ -383,6 +417,13 @@ class OrderEntry:
             done(outcome)
         except Exception:
             _log.exception("an answer could not be handed on")
+
+
+def _leaves_key_free(event: Row) -> bool:
+    """A refusal that is not the stored answer of the key that it came under."""
+    return event[0] == REJECTED and (
+        Reason(event[3]) in KEY_STAYS_FREE or REASON_CODES[Reason(event[3])] == "idempotency_conflict"
+    )
 
 
 def _set(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:

@@ -158,7 +158,7 @@ def market_of(registry: Registry, symbol: str, field: str = "symbol") -> Market:
     if market is None:
         raise Problem(
             "unknown_symbol",
-            f"{field!r} is {symbol!r}; there is no such market, see GET /v1/markets.",
+            f"{field!r} is {symbol[:64]!r}; there is no such market, see GET /v1/markets.",
             field=field,
         )
     return market

@@ -308,12 +308,12 @@ class Submissions:
             )
 
     async def cancel(self, accepted_no: int, account: int) -> bool:
-        """QUEUED → CANCELED; False if it was not QUEUED any more, or is another account's."""
+        """QUEUED order → CANCELED; False if it was not QUEUED any more, is another account's, or a cancel."""
 
         async def work(connection: Connection) -> bool:
             status = await connection.execute(
                 """UPDATE submissions SET state = 'CANCELED', resolved_at = now()
-                    WHERE accepted_no = $1 AND account = $2 AND state = 'QUEUED'""",
+                    WHERE accepted_no = $1 AND account = $2 AND state = 'QUEUED' AND kind = 'order'""",
                 accepted_no,
                 account,
             )

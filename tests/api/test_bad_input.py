@@ -34,6 +34,7 @@ GOOD: dict[str, Any] = {
         ({"quantity": "0.00001"}, 422, "wrong_lot", "quantity"),
         ({"quantity": "9" * 40}, 422, "overflow", "quantity"),
         ({"quantity": "900000000000", "price": "900000000000"}, 422, "overflow", "quantity"),
+        ({"quantity": "0.0001", "price": "90000000000000000"}, 422, "overflow", "price"),
         ({"quantity": 1.5}, 422, "wrong_type", "quantity"),
         ({"quantity": "100000"}, 422, "insufficient_funds", "quantity"),
         ({"symbol": "NO/SUCH"}, 422, "unknown_symbol", "symbol"),
@@ -65,7 +66,7 @@ def test_each_required_field_is_asked_for_by_name(trader: Trader, field: str) ->
     assert (answer.status, answer.code, answer.body["field"]) == (422, "missing_field", field)
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b'{"a": 1,}', b"[1, 2"])
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b'{"a": 1,}', b"[1, 2", b"[" * 60_000])
 def test_what_is_no_json_is_malformed(trader: Trader, raw: bytes) -> None:
     answer = trader.call("POST", "/v1/orders", raw=raw)
     assert (answer.status, answer.code) == (400, "malformed_json")
@@ -108,6 +109,31 @@ def test_the_admin_routes_are_not_on_the_public_listener(venue: Venue) -> None:
     assert (answer.status, answer.code) == (404, "route_not_found")
 
 
+def test_a_stream_that_is_asked_for_elsewhere_is_refused_with_a_code(venue: Venue) -> None:
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+    }
+    answer = venue.call("GET", "/v1/streams", headers=headers)
+    assert (answer.status, answer.code) == (404, "route_not_found")
+
+
+def test_an_order_takes_no_parameters(trader: Trader) -> None:
+    for method, path in (("POST", "/v1/orders?x=1"), ("DELETE", "/v1/orders/1-1?force=true")):
+        answer = trader.call(method, path, GOOD if method == "POST" else None)
+        assert (answer.status, answer.code) == (422, "unknown_field")
+        assert answer.body["field"] in ("x", "force")
+    assert trader.call("GET", "/v1/orders?status=open").body["orders"] == []
+
+
+@pytest.mark.parametrize("symbol", ["A/B", "A-B"])
+def test_an_asset_may_not_be_named_like_a_market(venue: Venue, symbol: str) -> None:
+    answer = venue.admin("POST", "/v1/admin/assets", {"symbol": symbol, "decimals": 2})
+    assert (answer.status, answer.code, answer.body["field"]) == (422, "invalid_value", "symbol")
+
+
 @pytest.mark.parametrize("name", ["999999999", "999999999-3", "q999999", "nonsense", "01-2", "-", "1-1-1"])
 def test_an_unknown_order_is_not_found(trader: Trader, name: str) -> None:
     for method in ("GET", "DELETE"):
@@ -117,11 +143,13 @@ def test_an_unknown_order_is_not_found(trader: Trader, name: str) -> None:
     assert (answer.status, answer.code) == (404, "order_not_found")
 
 
-def test_another_accounts_order_is_as_good_as_unknown(trader: Trader, other: Trader) -> None:
+def test_another_accounts_order_is_not_to_be_told_from_an_unknown_one(trader: Trader, other: Trader) -> None:
     order_id = trader.place().body["order_id"]
     for method, body in (("GET", None), ("PATCH", {"quantity": "0.5"}), ("DELETE", None)):
-        answer = other.call(method, f"/v1/orders/{order_id}", body)
-        assert (answer.status, answer.code) == (404, "order_not_found")
+        foreign = other.call(method, f"/v1/orders/{order_id}", body)
+        unknown = other.call(method, "/v1/orders/999999999-3", body)
+        assert (foreign.status, foreign.code) == (404, "order_not_found")
+        assert json.dumps(foreign.body).replace(order_id, "999999999-3") == json.dumps(unknown.body)
     assert trader.call("GET", f"/v1/orders/{order_id}").body["status"] == "NEW"
 
 

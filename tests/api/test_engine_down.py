@@ -82,6 +82,18 @@ def test_the_cancel_of_a_live_order_is_queued_and_done_after_recovery(venue: Ven
     assert trader.balance("USDT") == ("1000000", "0")
 
 
+def test_a_queued_cancel_is_no_order_that_could_be_cancelled(venue: Venue, trader: Trader) -> None:
+    order_id = trader.place().body["order_id"]
+    epoch = kill_engine(venue)
+    cancel_id = trader.call("DELETE", f"/v1/orders/{order_id}").body["cancel_id"]
+    answer = trader.call("DELETE", f"/v1/orders/{cancel_id}")
+    assert (answer.status, answer.code) == (404, "order_not_found")
+    venue.wait_open(after_epoch=epoch)
+    assert trader.call("GET", f"/v1/orders/{order_id}").body["status"] == "CANCELED"
+    answer = trader.call("DELETE", f"/v1/orders/{cancel_id}")
+    assert (answer.status, answer.code) == (404, "order_not_found")
+
+
 def test_funds_are_judged_when_the_order_is_sequenced(venue: Venue, trader: Trader) -> None:
     epoch = kill_engine(venue)
     order_id = trader.place(quantity="100000").body["order_id"]

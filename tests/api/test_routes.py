@@ -194,6 +194,32 @@ def test_a_rejection_is_replayed_too(trader: Trader) -> None:
     assert (found["status"], found["reason"]) == ("REJECTED", "INSUFFICIENT_FUNDS")
 
 
+def test_a_refused_amend_is_refused_again_under_its_key(trader: Trader) -> None:
+    order_id = trader.place().body["order_id"]
+    body = {"idempotency_key": "too much", "quantity": "100000"}
+    first = trader.call("PATCH", f"/v1/orders/{order_id}", body)
+    again = trader.call("PATCH", f"/v1/orders/{order_id}", body)
+    assert (first.status, first.code) == (422, "insufficient_funds")
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (again.status, again.body) == (first.status, first.body)
+
+
+def test_an_amend_again_gets_the_first_answer_and_not_the_order_as_it_is_now(
+    trader: Trader, other: Trader
+) -> None:
+    order_id = trader.place(quantity="5").body["order_id"]
+    other.place(side="sell", quantity="1")
+    body = {"idempotency_key": "less", "quantity": "4"}
+    first = trader.call("PATCH", f"/v1/orders/{order_id}", body)
+    other.place(side="sell", quantity="1")
+    trader.call("PATCH", f"/v1/orders/{order_id}", {"quantity": "3"})
+    again = trader.call("PATCH", f"/v1/orders/{order_id}", body)
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (again.status, again.body) == (200, first.body)
+    assert (again.body["quantity"], again.body["remaining_quantity"]) == ("4.0000", "3.0000")
+
+
 def test_the_same_key_with_another_body_is_a_conflict(trader: Trader) -> None:
     trader.place(idempotency_key="taken", client_order_id="first")
     answer = trader.place(idempotency_key="taken", quantity="2", client_order_id="first")
@@ -302,6 +328,20 @@ def test_a_deposit_sent_twice_is_booked_once_and_another_under_its_id_is_a_confl
     assert venue.admin("POST", "/v1/admin/withdrawals", taken).code == "insufficient_funds"
 
 
+def test_a_refused_withdrawal_is_refused_again_under_its_key(venue: Venue, trader: Trader) -> None:
+    body = {
+        "idempotency_key": "too much",
+        "transaction_id": f"out-{trader.account}",
+        "account": trader.account,
+        "asset": "ETH",
+        "amount": "1000.5",
+    }
+    first, again = (venue.admin("POST", "/v1/admin/withdrawals", body) for _ in range(2))
+    assert (first.status, first.code) == (422, "insufficient_funds")
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (again.status, again.body) == (first.status, first.body)
+
+
 def test_a_revoked_key_opens_nothing_from_then_on(venue: Venue, trader: Trader) -> None:
     assert trader.call("GET", "/v1/balances").status == 200
     assert venue.admin("DELETE", f"/v1/admin/keys/{trader.key_id}").status == 200
@@ -334,10 +374,15 @@ def test_a_halted_market_takes_nothing_and_opens_again(venue: Venue, trader: Tra
 
     set_state("HALTED")
     try:
-        answer = trader.place(symbol="SOL/USDT")
-        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "market_halted", "1")
+        answer = trader.place(symbol="SOL/USDT", idempotency_key="while halted")
+        assert (answer.status, answer.code) == (409, "market_halted")
+        assert "retry-after" not in answer.headers
     finally:
         set_state("OPEN")
+    # The refusal is the stored answer of its key: another key, another answer.
+    again = trader.place(symbol="SOL/USDT", idempotency_key="while halted")
+    assert again.body == answer.body
+    assert again.headers["idempotent-replayed"] == "true"
     assert trader.place(symbol="SOL/USDT").status == 201
 
 

@@ -5,6 +5,10 @@
     restart   after 0.1, 0.2, 0.4 … 5 s; five crashes within 60 s → a pause of 30 s, doubling to 300 s
     stop      in the reverse order, or by `stop_rank`; SIGKILL after the spec's patience
 
+A start that fails (no memory for a process, no space for its files) counts as a
+crash; only at the first start does it end the venue.  A status file that cannot
+be written is logged, and ends nothing: trading goes on when a disk is full.
+
 It is not needed for correctness: a child that finds its parent dead dies too
 (PR_SET_PDEATHSIG), and the data directory's lock, not the supervisor, keeps a
 second engine out.  What it knows stands in run/supervisor.json.
@@ -38,6 +42,8 @@ CRASHES_MAX = 5
 CRASH_WINDOW_S = 60.0
 COOLDOWN_FIRST_S = 30.0
 COOLDOWN_LAST_S = 300.0
+LATE_MAX = 2
+"""So often may a process be late at the start of a venue before that is given up."""
 STEADY_S = 60.0
 """A child that lived so long starts again with the shortest pauses."""
 POLL_S = 0.02
@@ -120,6 +126,8 @@ class Child:
         self.since = time.time()
         self.restarts = 0
         self.exit_code: int | None = None
+        self.late = 0
+        self.trouble = ""
         self._on_change = on_change
         self._started_at = 0.0
         self._start_at = 0.0
@@ -146,7 +154,13 @@ class Child:
         }
 
     def start(self) -> None:
-        """Start the process now."""
+        """Start the process now.
+
+        Raises
+        ------
+        Exception
+            Whatever `before_start` or the operating system says; no process was started.
+        """
         self.spec.before_start()
         death_signal = self.spec.death_signal
         parent = os.getpid()
@@ -170,21 +184,23 @@ class Child:
         self._enter(State.STARTING)
 
     def tend(self) -> None:
-        """Look at it once; called often, never blocks."""
+        """Look at it once; called often, blocks no longer than `before_start`, raises nothing."""
         now = time.monotonic()
         if self.process is None:
             if self.state in (State.BACKOFF, State.COOLDOWN) and now >= self._start_at:
-                self.restarts += 1
-                self.start()
+                self._restart()
             return
         code = self.process.poll()
         if code is not None:
             self._ended(code, now)
         elif self.state == State.STARTING:
             if self.spec.ready(self.process.pid):
+                self.trouble = ""
                 self._checked_at = now
                 self._enter(State.RUNNING)
             elif now - self._started_at > self.spec.ready_s:
+                self.late += 1
+                self.trouble = f"not ready within {self.spec.ready_s:.0f} s"
                 _log.error("P1 %s was not ready within %.0f s: killed", self.spec.name, self.spec.ready_s)
                 self.kill()
         else:
@@ -237,23 +253,36 @@ class Child:
             _log.error("P1 %s failed %d health checks in a row: killed", self.spec.name, self._failures)
             self.kill()
 
+    def _restart(self) -> None:
+        self.restarts += 1
+        try:
+            self.start()
+        except Exception as error:
+            # Whatever it is, the other processes are well: theirs must not end with this one's start.
+            self.trouble = str(error)
+            _log.error("P1 %s cannot be started: %s", self.spec.name, error)
+            now = time.monotonic()
+            self._started_at = now
+            self._crashed("was not started", now)
+
     def _ended(self, code: int, now: float) -> None:
         self.process = None
         self.exit_code = code
-        lived_s = now - self._started_at
         if code in self.spec.stays_down:
             _log.critical("P0 %s ended with %d and stays down: see its log", self.spec.name, code)
             self._enter(State.REFUSED)
             return
+        self._crashed(f"ended with {code}", now)
+
+    def _crashed(self, how: str, now: float) -> None:
+        lived_s = now - self._started_at
         if lived_s >= STEADY_S:
             self._backoff_s, self._cooldown_s = self.spec.restart_s, COOLDOWN_FIRST_S
             self._crashes.clear()
         self._crashes.append(now)
         in_window = len(self._crashes) == self.spec.crashes_max and now - self._crashes[0] <= CRASH_WINDOW_S
         pause_s = self._cooldown_s if in_window else self._backoff_s
-        _log.error(
-            "P1 %s ended with %d after %.1f s; again in %.1f s", self.spec.name, code, lived_s, pause_s
-        )
+        _log.error("P1 %s %s after %.1f s; again in %.1f s", self.spec.name, how, lived_s, pause_s)
         if in_window:
             self._cooldown_s = min(self._cooldown_s * 2, COOLDOWN_LAST_S)
             self._crashes.clear()
@@ -321,6 +350,7 @@ class Supervisor:
         self._lock: AnyLock | None = None
         self._stopping = threading.Event()
         self._started_at = time.time()
+        self._status_error = ""
         self.children = {spec.name: Child(spec, self._write_status) for spec in specs}
 
     def __enter__(self) -> "Supervisor":
@@ -350,10 +380,7 @@ class Supervisor:
                 child.start()
                 while child.state != State.RUNNING and not self._stopping.is_set():
                     self._tend_all()
-                    if child.state in (State.REFUSED, State.COOLDOWN):
-                        raise StartFailed(
-                            f"{child.spec.name} does not start (exit code {child.exit_code}): see its log"
-                        )
+                    self._give_up_on_the_hopeless()
                     time.sleep(POLL_S)
         except BaseException:
             self.stop()
@@ -399,11 +426,26 @@ class Supervisor:
         for child in self.children.values():
             child.tend()
 
+    def _give_up_on_the_hopeless(self) -> None:
+        for child in self.children.values():
+            if child.state in (State.REFUSED, State.COOLDOWN) or child.late >= LATE_MAX:
+                why = child.trouble or f"exit code {child.exit_code}"
+                raise StartFailed(f"{child.spec.name} does not start ({why}): see its log")
+
     def _write_status(self) -> None:
         path = self._data / "run" / "supervisor.json"
         temporary = path.with_name("supervisor.json.tmp")
-        temporary.write_bytes(orjson.dumps(self.status(), option=orjson.OPT_INDENT_2))
-        temporary.replace(path)
+        trouble = ""
+        try:
+            temporary.write_bytes(orjson.dumps(self.status(), option=orjson.OPT_INDENT_2))
+            temporary.replace(path)
+        except OSError as error:
+            trouble = str(error)
+        if trouble and trouble != self._status_error:
+            _log.error("P1 the status file cannot be written, and is old: %s", trouble)
+        elif self._status_error and not trouble:
+            _log.info("the status file is written again")
+        self._status_error = trouble
 
     def _since(self) -> str:
         """Since when the owner of the lock runs, as its status file says."""

@@ -45,5 +45,9 @@ def engine_socket(data: Path) -> Path:
 def write_status(path: Path, content: dict[str, Any]) -> None:
     """Replace a status file at once, without a sync: it says what is, and means nothing after a crash."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

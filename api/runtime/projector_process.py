@@ -10,7 +10,9 @@ out however long it takes; what cannot be mended by waiting ends the process::
     65  the rows and the events contradict each other, or events are missing
     75  another projector, or a newer engine's, is writing
 
-DIR/run/projector.json says how far it is, about once a second.
+DIR/run/projector.json says how far it is, about once a second.  Where it cannot
+be written (a full disk) its time stamp alone is renewed: that is the sign of
+life, and takes no space.
 """
 
 import argparse
@@ -195,9 +197,28 @@ class ProjectorProcess:
 
     async def _report_status(self) -> None:
         path = run_directory(self._data) / "projector.json"
+        trouble = ""
         while True:
-            write_status(path, self.status())
+            earlier, trouble = trouble, renew_status(path, self.status())
+            if trouble and trouble != earlier:
+                _log.error("P1 the status file cannot be written, and is old: %s", trouble)
+            elif earlier and not trouble:
+                _log.info("the status file is written again")
             await asyncio.sleep(STATUS_EVERY_S)
+
+
+def renew_status(path: Path, content: dict[str, Any]) -> str:
+    """Write the status file, or at least its time; what went wrong, or nothing."""
+    try:
+        write_status(path, content)
+    except OSError as error:
+        trouble = str(error)
+        try:
+            os.utime(path)
+        except OSError as worse:
+            trouble += f"; {worse}"
+        return trouble
+    return ""
 
 
 class _Stopped(Exception):

@@ -61,7 +61,7 @@ def projector_spec(data: Path, dsn: str) -> ProcessSpec:
         "projector",
         (sys.executable, "-m", "api.runtime.projector_process", "--data", str(data), "--dsn", dsn),
         ready=lambda pid: read_status(data, "projector").get("pid") == pid,
-        healthy=lambda pid: _is_fresh(read_status(data, "projector")),
+        healthy=lambda pid: _is_fresh(data / "run" / "projector.json"),
         stop_s=PROJECTOR_STOP_S,
         stop_rank=STOP_PROJECTOR,
         stays_down=frozenset((projector_process.EXIT_REFUSED,)),
@@ -101,5 +101,5 @@ def engine_answers(data: Path, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
     return False
 
 
-def _is_fresh(status: dict[str, Any]) -> bool:
-    return time.time() - float(status.get("updated_at", 0.0)) < PROJECTOR_SILENT_S
+def _is_fresh(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime < PROJECTOR_SILENT_S

@@ -1,6 +1,7 @@
 """`holdfast serve`, `status` and `flow`, from outside."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from api.runtime.projector_process import renew_status
+from api.runtime.specs import projector_spec
 from tests.api.venue import Venue
 
 RUN_S = 120
@@ -50,6 +53,20 @@ def test_an_address_in_use_is_said_at_once(venue: Venue, directory: Path) -> Non
     address = venue.url.removeprefix("http://")
     done = holdfast("serve", "--data", str(directory / "data"), "--http", address)
     assert (done.returncode, "cannot listen" in done.stderr) == (2, True)
+
+
+def test_a_projector_that_cannot_write_its_status_is_still_seen_to_live(directory: Path) -> None:
+    (directory / "run").mkdir()
+    status = directory / "run" / "projector.json"
+    healthy = projector_spec(directory, "").healthy
+    assert renew_status(status, {"pid": 1}) == ""
+    os.utime(status, (0, 0))
+    assert not healthy(1)
+    in_the_way = directory / "run" / f"projector.json.{os.getpid()}.tmp"
+    in_the_way.symlink_to("/dev/full")
+    assert "No space left" in renew_status(status, {"pid": 2})
+    assert healthy(1)
+    assert json.loads(status.read_bytes()) == {"pid": 1}
 
 
 def test_a_venue_that_was_stopped_comes_back_with_orders_keys_and_balances(directory: Path) -> None:

@@ -141,6 +141,57 @@ def test_a_stopped_process_is_unhealthy_and_replaced(tmp_path: Path, monkeypatch
         assert not alive(before)
 
 
+def test_a_status_file_that_cannot_be_written_is_said_once_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "run" / "supervisor.json.tmp"
+    with Supervisor([spec("engine"), spec("gateway")], Disk(), tmp_path) as supervisor:
+        in_the_way.mkdir()
+        for child in supervisor.children.values():
+            before = child.pid
+            child.kill()
+            tend_until(supervisor, lambda c=child, b=before: c.state == State.RUNNING and c.pid != b)
+        assert caplog.text.count("cannot be written") == 1
+        in_the_way.rmdir()
+        child.kill()
+        tend_until(supervisor, lambda: child.restarts == 2 and child.state == State.RUNNING)
+        status = json.loads((tmp_path / "run" / "supervisor.json").read_bytes())
+        assert status["processes"]["gateway"]["restarts"] == 2
+
+
+def test_a_restart_that_cannot_be_begun_is_a_crash_and_tried_again(tmp_path: Path) -> None:
+    troubles = iter((None, OSError(28, "No space left on device"), ValueError("stale"), None))
+
+    def before_start() -> None:
+        if trouble := next(troubles):
+            raise trouble
+
+    with Supervisor([spec("other"), spec("postgres", before_start=before_start)], Disk(), tmp_path) as venue:
+        child, other = venue.children["postgres"], venue.children["other"]
+        others_pid = other.pid
+        child.kill()
+        tend_until(venue, lambda: child.restarts == 3 and child.state == State.RUNNING)
+        assert other.pid == others_pid
+
+
+def test_a_first_start_that_cannot_be_begun_ends_the_venue(tmp_path: Path) -> None:
+    def before_start() -> None:
+        raise OSError(28, "No space left on device")
+
+    supervisor = Supervisor([spec("postgres", before_start=before_start)], Disk(), tmp_path)
+    with pytest.raises(OSError, match="No space"):
+        supervisor.start()
+
+
+def test_a_child_that_is_twice_not_ready_in_time_is_given_up_at_the_start(tmp_path: Path) -> None:
+    gateway = spec("gateway", ready=lambda pid: False, ready_s=0.1)
+    supervisor = Supervisor([spec("engine"), gateway], Disk(), tmp_path)
+    with pytest.raises(StartFailed, match=r"gateway does not start \(not ready within"):
+        supervisor.start()
+    assert supervisor.children["gateway"].restarts == 1
+    assert not alive(supervisor.children["engine"].pid or 0)
+
+
 def test_an_exit_code_that_a_restart_would_not_help_stays_down(tmp_path: Path) -> None:
     refused = spec("engine", "raise SystemExit(65)", ready=lambda pid: False, stays_down=frozenset((65,)))
     supervisor = Supervisor([refused], Disk(), tmp_path)

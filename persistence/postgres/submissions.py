@@ -35,6 +35,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from engine.types import Reason
 from persistence.postgres.errors import QueueFull, StaleEpoch
 from persistence.postgres.pool import Connection, Pool
 
@@ -46,6 +47,17 @@ KEY_WINDOW = "24 hours"
 CLOSING_S = 1.0
 """How long an enqueue waits, at most, for a queue that is being closed."""
 _CLOSING_POLL_S = 0.01
+
+_KEY_STAYS_FREE = ", ".join(
+    str(int(reason))
+    for reason in (
+        Reason.VENUE_DRAINING,
+        Reason.IDEMPOTENCY_CONFLICT,
+        Reason.IDEMPOTENCY_QUOTA,
+        Reason.UNKNOWN_ACCOUNT,
+    )
+)
+"""Refusals under a key that are not the key's answer."""
 
 OUTCOMES = ("ACCEPTED", "CANCELED", "REJECTED", "DUPLICATE")
 
@@ -127,6 +139,18 @@ class Resolution:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """An order that was CANCELED or EXPIRED in the queue; the engine never heard of its key."""
+
+    account: int
+    idempotency_key: str
+    body: int
+    accepted_no: int
+    accepted_at: datetime
+    resolved_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Mode:
     """The mode row: LIVE, QUEUE or CLOSING, the last number given, the newest epoch that drained."""
 
@@ -153,6 +177,30 @@ SELECT k.account, k.idempotency_key, s.accepted_no, s.body
      WHERE account = k.account AND idempotency_key = k.idempotency_key
        AND (accepted_at > now() - interval '{KEY_WINDOW}' OR resolved_at IS NULL)
      ORDER BY accepted_no DESC LIMIT 1) s"""
+
+_ENDED = f"""
+SELECT account, idempotency_key, body, accepted_no, accepted_at, resolved_at FROM submissions
+ WHERE resolved_at IS NOT NULL AND outcome IS NULL AND idempotency_key IS NOT NULL
+   AND (resolved_at, accepted_no) > (COALESCE($1::timestamptz, now() - interval '{KEY_WINDOW}'), $2::bigint)
+   AND accepted_at > now() - interval '{KEY_WINDOW}'
+ ORDER BY resolved_at, accepted_no LIMIT $3"""
+
+_USED = f"""
+SELECT k.account, k.idempotency_key, u.sequence
+  FROM unnest($1::integer[], $2::text[]) AS k (account, idempotency_key)
+ CROSS JOIN LATERAL (
+    SELECT max(sequence) AS sequence FROM (
+        (SELECT created_sequence AS sequence FROM orders
+          WHERE account = k.account AND idempotency_key = k.idempotency_key
+            AND created_at > now() - interval '{KEY_WINDOW}' ORDER BY created_sequence DESC LIMIT 1)
+        UNION ALL
+        (SELECT sequence FROM rejections
+          WHERE account = k.account AND idempotency_key = k.idempotency_key
+            AND created_at > now() - interval '{KEY_WINDOW}' AND reason NOT IN ({_KEY_STAYS_FREE})
+          ORDER BY sequence DESC LIMIT 1)) both_tables) u
+ WHERE u.sequence IS NOT NULL AND NOT EXISTS (
+    SELECT FROM submissions s WHERE s.account = k.account AND s.idempotency_key = k.idempotency_key
+       AND (s.accepted_at > now() - interval '{KEY_WINDOW}' OR s.resolved_at IS NULL))"""
 
 _KEEP = """
 WITH kept AS (
@@ -289,6 +337,42 @@ class Submissions:
             idempotency_key,
         )
         return rows[0] if rows else None
+
+    async def ended(
+        self, *, after: datetime | None = None, after_no: int = 0, limit: int = 10_000
+    ) -> list[Ended]:
+        """Orders that ended in the queue past (`after`, `after_no`), as they did; from a day ago for None.
+
+        `resolved_at` is when their transaction began, which is not the order of
+        commits: who follows begins each time a little before what it saw last.
+        """
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(_ENDED, after, after_no, limit)
+        return [Ended(**{**dict(row), "body": row["body"] % (1 << 64)}) for row in rows]
+
+    async def used(self, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
+        """Which of these (account, key) the engine has used, by the rows: the sequence of the first command.
+
+        Keys that a submission has within the day are left out: `enqueue` knows them.
+        An amend that was carried out, and a transfer, leave no key in the rows.
+        """
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(_USED, [account for account, _ in keys], [key for _, key in keys])
+        return {(row["account"], row["idempotency_key"]): row["sequence"] for row in rows}
+
+    async def frame_of(self, sequence: int) -> tuple[int, int, bytes, bytes] | None:
+        """(first sequence, time, EVENT records, text area) of the frame of a command.
+
+        From the outbox, which keeps ten minutes; None afterwards.
+        """
+        async with self._pool.acquire() as connection:
+            row = await connection.fetchrow(
+                """SELECT first_sequence, time_ns, events, text FROM outbox
+                    WHERE first_sequence <= $1 AND last_sequence >= $1
+                    ORDER BY first_sequence DESC LIMIT 1""",
+                sequence,
+            )
+        return None if row is None else tuple(row)
 
     async def list_open(self, account: int, *, after: int = 0, limit: int = 100) -> list[Queued]:
         """An account's waiting submissions past `after`, oldest first."""

@@ -15,7 +15,7 @@ from persistence.postgres.errors import DatabaseUnavailable, QueueFull, StaleEpo
 from persistence.postgres.pool import Pool
 from persistence.postgres.projector import Projector
 from persistence.postgres.queries import Queries
-from persistence.postgres.submissions import _CLAIM, _EXPIRE, Resolution, Submission, Submissions
+from persistence.postgres.submissions import _CLAIM, _ENDED, _EXPIRE, Resolution, Submission, Submissions
 from persistence.text import TextTag
 from tests.postgres.venue import Venue
 
@@ -77,6 +77,60 @@ async def test_a_key_is_free_again_a_day_after_it_was_used(queue: Submissions, p
         await connection.execute("UPDATE submissions SET accepted_at = accepted_at - interval '25 hours'")
     [fresh] = await queue.enqueue([submission("a", body=99)])
     assert (fresh.accepted_no, fresh.replayed, fresh.conflict) == (2, False, False)
+
+
+async def test_what_ended_in_the_queue_is_told_in_pages_in_the_order_of_its_end(
+    queue: Submissions, pool: Pool
+) -> None:
+    """Cancelled and expired orders of a day, and nothing that the engine has heard of."""
+    await queue.enqueue([submission("waits"), submission("expires", ttl=0.0), submission(None)])
+    await queue.enqueue([submission("cancelled", body=(1 << 64) - 1), submission("old"), submission("done")])
+    assert await queue.cancel(5, 1) and await queue.cancel(4, 1)
+    assert not await queue.cancel(3, 1), "a cancel is no order that could be cancelled"
+    assert [row.accepted_no for row in await queue.claim(1)] == [1, 3, 6]
+    await queue.resolve(1, [Resolution(6, 50, QUEUED | 6, "ACCEPTED")])
+    async with pool.acquire() as connection:
+        await connection.execute(
+            "UPDATE submissions SET accepted_at = now() - interval '25 hours' WHERE accepted_no = 5"
+        )
+    rows = await queue.ended()
+    assert [(row.idempotency_key, row.accepted_no, row.body) for row in rows] == [
+        ("cancelled", 4, (1 << 64) - 1),
+        ("expires", 2, 7),
+    ]
+    page = await queue.ended(limit=1)
+    assert page == rows[:1]
+    assert await queue.ended(after=page[0].resolved_at, after_no=4) == rows[1:]
+    statement = _ENDED.replace("$1", "NULL").replace("$2", "0").replace("$3", "10")
+    async with pool.acquire() as connection:
+        await connection.execute("SET enable_seqscan = off")
+        plan = str(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}"))
+    assert "submissions_ended" in plan
+
+
+async def test_a_key_that_the_engine_has_used_is_known_by_the_rows(queue: Submissions, pool: Pool) -> None:
+    venue = Venue()
+    venue.open()
+    texts = ("placed", "refused", "of nobody")
+    frame = venue.apply(
+        make.new(account=1, market=1, side=0, price=10, quantity=1, key=5),
+        make.new(account=1, market=1, side=0, price=10**6, quantity=10**6, key=6),
+        make.new(account=99, market=1, side=0, price=10, quantity=1, key=7),
+        text=[(i, TextTag.IDEMPOTENCY_KEY, text.encode()) for i, text in enumerate(texts)],
+    )
+    await Projector(pool).apply(venue.frames)
+    first = frame.first_sequence
+    keys = [(1, "placed"), (1, "refused"), (99, "of nobody"), (1, "unheard"), (2, "placed")]
+    async with pool.acquire() as connection:
+        await connection.execute("UPDATE orders SET created_at = now()")
+        await connection.execute("UPDATE rejections SET created_at = now()")
+    assert await queue.used(keys) == {(1, "placed"): first, (1, "refused"): first + 1}
+    # What the queue itself knows is the queue's to say.
+    await queue.enqueue([submission("placed")])
+    assert await queue.used(keys) == {(1, "refused"): first + 1}
+    found = await queue.frame_of(first + 1)
+    assert found is not None and (found[0], found[2]) == (first, frame.events.tobytes())
+    assert await queue.frame_of(first + 100) is None
 
 
 async def test_concurrent_enqueues_are_dense_and_visible_in_order(queue: Submissions, pool: Pool) -> None:

@@ -3,7 +3,9 @@
 The way of an order::
 
     decoded request → COMMAND → engine up and open?
+        yes, and its key ended in the queue → that order's final state
         yes → batcher → events of its sequence → 201, or the problem of its rejection
+        no, and the rows know its key → the stored answer, as far as they tell
         no  → submissions queue → 202 PENDING_SUBMISSION
     link lost with the order in flight → queue under its own key → 202: whether
         or not it had reached the log, the key makes it one order
@@ -21,14 +23,16 @@ from typing import Any
 import orjson
 
 from api.gateway.batcher import Batcher, Reply
+from api.gateway.ended import EndedKeys
 from api.gateway.errors import KEY_STAYS_FREE, REASON_CODES, Problem, rejected
 from api.gateway.http import Outcome, problem_outcome
 from api.gateway.metrics import Metrics
 from api.gateway.mirror import Mirror
 from api.gateway.models import Amend, NewBatch, NewOrder
 from api.gateway.orders import CANCELED, DUPLICATE, REJECTED, Row, document_as_of, view_of_command
-from api.gateway.queueing import Enqueuer, queue_document
-from api.gateway.reads import Reads
+from api.gateway.queueing import Enqueuer, KeyUsed, queue_document
+from api.gateway.reads import Reads, from_database
+from api.gateway.used import UsedKeys, conflict
 from api.gateway.validation import (
     CLIENT_ORDER_ID,
     Command,
@@ -38,11 +42,13 @@ from api.gateway.validation import (
     new_command,
     order_name,
 )
+from api.identity import digest_pair
 from api.runtime.errors import LinkDown, Refused, RuntimeFault
 from api.runtime.link import EngineLink
 from engine.types import INT64_MAX, QUEUED, Reason, VenueState
 from persistence.identity import public_order_id
 from persistence.postgres.errors import DatabaseError
+from persistence.postgres.queries import OrderRow, OrderStatus
 
 ANSWERS_KEPT = 50_000
 BACKGROUND_MAX = 65_536
@@ -104,6 +110,9 @@ class OrderEntry:
         queue: Enqueuer,
         reads: Reads,
         metrics: Metrics,
+        *,
+        ended: EndedKeys,
+        used: UsedKeys,
     ) -> None:
         self._link = link
         self._batcher = batcher
@@ -111,6 +120,8 @@ class OrderEntry:
         self._queue = queue
         self._reads = reads
         self._metrics = metrics
+        self._ended = ended
+        self._used = used
         self._answers = AnswerCache()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -158,7 +169,51 @@ class OrderEntry:
         if not self.engine_takes_orders:
             self._in_background(self._enqueue_order(command, order, sent=False), done)
             return
+        if self._ended.current:
+            self._place_live(command, order, done)
+        else:
+            self._ended.hold(lambda: self._place_held(command, order, done))
+
+    def _place_held(self, command: Command, order: Any, done: Finish) -> None:
+        if not self.engine_takes_orders:
+            self._in_background(self._enqueue_order(command, order, sent=False), done)
+            return
+        try:
+            self._place_live(command, order, done)
+        except Problem as problem:
+            done(problem_outcome(problem))
+
+    def _place_live(self, command: Command, order: Any, done: Finish) -> None:
+        if self._ended.find(command.account, command.key or "") is not None:
+            self._in_background(self._ended_outcome(command, order), done)
+            return
         self._batcher.submit(command, lambda reply: self._placed(command, order, done, reply))
+
+    async def _ended_outcome(self, command: Command, order: Any) -> Outcome:
+        """The final state of what ended in the queue under this key, unless the engine knows the key too."""
+        ended = self._ended.find(command.account, command.key or "")
+        if ended is None or await self._engine_knows(command):
+            future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            self._batcher.submit(
+                command, lambda reply: self._placed(command, order, lambda got: _set(future, got), reply)
+            )
+            return await future
+        if ended.body != command.body:
+            raise conflict()
+        self._metrics.orders_replayed.inc()
+        document = await self._reads.order(command.account, f"q{ended.accepted_no}")
+        return Outcome(202, orjson.dumps(document), replayed=True)
+
+    async def _engine_knows(self, command: Command) -> bool:
+        """Whether the engine has an answer to this key."""
+        low, high = digest_pair(command.key or "")
+        try:
+            known = await self._link.query("key", account=command.account, key_lo=low, key_hi=high)
+        except RuntimeFault as fault:
+            raise Problem(
+                "unavailable", "The engine went away before anything was sent; try again."
+            ) from fault
+        return known["sequence"] is not None
 
     def _placed(self, command: Command, order: Any, done: Finish, reply: Reply | RuntimeFault) -> None:
         try:
@@ -229,12 +284,26 @@ class OrderEntry:
     async def _enqueue_order(self, command: Command, order: Any, *, sent: bool) -> Outcome:
         market = market_of(self._mirror.registry, order.symbol)
         document = queue_document(market, order)
-        accepted_no, replayed = await self._queue.enqueue(command, "order", document, sent=sent)
+        try:
+            accepted_no, replayed = await self._queue.enqueue(command, "order", document, sent=sent)
+        except KeyUsed as used:
+            return await self._used_outcome(command, used.sequence)
         self._metrics.orders_queued.inc()
         document["order_id"] = f"q{accepted_no}"
         if replayed:
             document = await self._reads.order(command.account, f"q{accepted_no}")
         return Outcome(202, orjson.dumps(document), replayed)
+
+    async def _used_outcome(self, command: Command, sequence: int) -> Outcome:
+        """The stored answer of a key, as far as the rows tell it."""
+        self._metrics.orders_replayed.inc()
+        first = await from_database(self._used.first(command, sequence))
+        if not isinstance(first, OrderRow):
+            return self._new_outcome(*first)._replace(replayed=True)
+        if first.status == OrderStatus.REJECTED:
+            return problem_outcome(rejected(first.reason, sequence), replayed=True)
+        document = await self._reads.order(command.account, first.public_id)
+        return Outcome(201, orjson.dumps(document), replayed=True)
 
     # Cancels.
 
@@ -280,6 +349,7 @@ class OrderEntry:
         """Cancel what may still be in the queue; after CLAIMED only the engine decides."""
         try:
             if await self._reads.cancel_waiting(account, order_id ^ QUEUED):
+                await self._ended.learn(order_id ^ QUEUED)
                 return Outcome(200, orjson.dumps(await self._reads.order(account, public_id)))
             name = await self._reads.resolved_name(account, order_id ^ QUEUED)
         except DatabaseError as error:
@@ -304,6 +374,12 @@ class OrderEntry:
         symbol = await self._reads.symbol_of(account, public_id)
         market = market_of(self._mirror.registry, symbol)
         command = amend_command(market, account, order_id, slot, amend)
+        if (
+            command.key is not None
+            and self._ended.find(account, command.key) is not None
+            and not await self._engine_knows(command)
+        ):
+            raise conflict()
         try:
             reply = await self._batcher.ask(command)
         except RuntimeFault as fault:

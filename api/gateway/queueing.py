@@ -1,7 +1,8 @@
 """The way into the submissions queue: PENDING_SUBMISSION.
 
 Submissions of one turn of the loop share a transaction, and while one commits
-the next group gathers.  Nothing is answered 202 before the commit.  When the
+the next group gathers.  Nothing is answered 202 before the commit.  A key
+that the engine used before it went is found in the rows first (`KeyUsed`).  When the
 database fails, a request that never reached the engine is told 503 only if
 nothing can have been kept, 504 OUTCOME_UNKNOWN otherwise.
 """
@@ -11,7 +12,7 @@ import logging
 from typing import Any
 
 from api.gateway.clock import iso, wall_ns
-from api.gateway.errors import Problem
+from api.gateway.errors import GatewayError, Problem
 from api.gateway.metrics import Metrics
 from api.gateway.models import BatchItem, NewOrder
 from api.gateway.orders import TIME_IN_FORCE_TEXTS
@@ -25,6 +26,9 @@ from persistence.text import TextBuilder
 WAITING_MAX = 20_000
 SHORT_LIVED_S = 5.0
 """IOC, FOK and MARKET orders mean "now"; a queue may keep them no longer."""
+
+Waiting = tuple[Submission, asyncio.Future[Enqueued], bool]
+"""What is to be kept, who waits for it, and whether an engine that died may have it."""
 
 _log = logging.getLogger("holdfast.queue")
 
@@ -55,6 +59,20 @@ def queue_document(market: Market, order: NewOrder | BatchItem) -> dict[str, Any
     }
 
 
+class KeyUsed(GatewayError):
+    """The engine knows the key already: nothing was queued.
+
+    Attributes
+    ----------
+    sequence : int
+        Of the first command under the key.
+    """
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"the key was used by command {sequence}")
+        self.sequence = sequence
+
+
 class Enqueuer:
     """Groups submissions into transactions.
 
@@ -77,7 +95,7 @@ class Enqueuer:
         self._watch = watch
         self._metrics = metrics
         self._pending_ttl_s = pending_ttl_s
-        self._waiting: list[tuple[Submission, asyncio.Future[Enqueued]]] = []
+        self._waiting: list[Waiting] = []
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -100,6 +118,9 @@ class Enqueuer:
         Problem
             idempotency_conflict; unavailable or overloaded (nothing was kept);
             outcome_unknown.
+        KeyUsed
+            The rows have an answer to this key; not asked for what was `sent`, whose
+            own command that may be.
         """
         if not sent and not self._watch.up:
             raise Problem(
@@ -115,7 +136,7 @@ class Enqueuer:
             command.account, kind, command.key, command.body, command.record, bytes(text), document, lives
         )
         future: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
-        self._waiting.append((submission, future))
+        self._waiting.append((submission, future, sent))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work(), name="enqueue")
         try:
@@ -147,16 +168,43 @@ class Enqueuer:
     async def _work(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting[:ENQUEUE_MAX], self._waiting[ENQUEUE_MAX:]
+            group = await self._without_used(group)
+            if not group:
+                continue
             try:
-                results = await self._submissions.enqueue([submission for submission, _ in group])
+                results = await self._submissions.enqueue([submission for submission, _, _ in group])
             except Exception as error:
-                for _, future in group:
+                for _, future, _ in group:
                     if not future.done():
                         future.set_exception(error)
                 continue
-            for (_, future), result in zip(group, results, strict=True):
+            for (_, future, _), result in zip(group, results, strict=True):
                 if not future.done():
                     future.set_result(result)
+
+    async def _without_used(self, group: list[Waiting]) -> list[Waiting]:
+        """The group without those whose key the rows know; these are told."""
+        keys = [
+            (submission.account, submission.idempotency_key)
+            for submission, _, sent in group
+            if submission.idempotency_key is not None and not sent
+        ]
+        if not keys:
+            return group
+        try:
+            used = await self._submissions.used(keys)
+        except Exception as error:
+            # They go on into the queue: the engine will find their keys, only later.
+            _log.warning("the rows cannot be asked for keys: %s", error)
+            return group
+        rest: list[Waiting] = []
+        for submission, future, sent in group:
+            sequence = None if sent else used.get((submission.account, submission.idempotency_key or ""))
+            if sequence is None:
+                rest.append((submission, future, sent))
+            elif not future.done():
+                future.set_exception(KeyUsed(sequence))
+        return rest
 
 
 def _failed(sent: bool, code: str, detail: str) -> Problem:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from api.gateway.batcher import Batcher, Reply
+from api.gateway.ended import EndedKeys
 from api.gateway.entry import OrderEntry, fault_problem
 from api.gateway.errors import Problem, rejected
 from api.gateway.hub import Hub
@@ -17,6 +19,7 @@ from api.gateway.mirror import Mirror
 from api.gateway.orders import REJECTED
 from api.gateway.queueing import Enqueuer
 from api.gateway.reads import Reads
+from api.gateway.used import UsedKeys
 from api.gateway.validation import IDEMPOTENCY_KEY, Command
 from api.gateway.watch import ProjectionWatch
 from api.runtime.errors import RuntimeFault
@@ -54,7 +57,7 @@ class Venue:
             "gateway",
             subscribe=True,
             on_welcome=self._on_welcome,
-            on_events=self.mirror.on_events,
+            on_events=self._on_events,
             on_down=self._on_down,
         )
         self.pool = Pool(dsn)
@@ -64,21 +67,35 @@ class Venue:
         self.watch = ProjectionWatch(queries, self.mirror, self.metrics)
         self.reads = Reads(self.link, self.mirror, queries, submissions, self.watch)
         self.queue = Enqueuer(submissions, self.watch, self.metrics, pending_ttl_s=pending_ttl_s)
-        self.entry = OrderEntry(self.link, self.batcher, self.mirror, self.queue, self.reads, self.metrics)
+        self.ended = EndedKeys(submissions)
+        self.entry = OrderEntry(
+            self.link,
+            self.batcher,
+            self.mirror,
+            self.queue,
+            self.reads,
+            self.metrics,
+            ended=self.ended,
+            used=UsedKeys(submissions, queries),
+        )
         self.admin_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._watcher: asyncio.Task[None] | None = None
+        self._watchers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Connect, in the background."""
         await self.link.start()
-        self._watcher = asyncio.create_task(self.watch.run(), name="projection-watch")
+        self._watchers = [
+            asyncio.create_task(self.watch.run(), name="projection-watch"),
+            asyncio.create_task(self.ended.run(), name="ended-keys"),
+        ]
 
     async def close(self) -> None:
         """Let what is in flight end, then disconnect."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        self.ended.release()
         await self.link.close()
         await self.entry.close()
         await self.queue.close()
@@ -107,9 +124,19 @@ class Venue:
 
     def _on_welcome(self, welcome: dict[str, Any]) -> None:
         self.mirror.on_welcome(welcome)
+        if self.mirror.venue_state == VenueState.OPEN:
+            self.ended.venue_opened()
         self.metrics.engine_up.set(1)
         _log.info("engine up: epoch %d, sequence %d, %s", self.mirror.epoch, self.mirror.sequence,
                   self.mirror.venue_state.name)  # fmt: skip
+
+    def _on_events(
+        self, epoch: int, first: int, last: int, time_ns: int, events: npt.NDArray[np.void], text: bytes
+    ) -> None:
+        before = self.mirror.venue_state
+        self.mirror.on_events(epoch, first, last, time_ns, events, text)
+        if self.mirror.venue_state == VenueState.OPEN != before:
+            self.ended.venue_opened()
 
     def _on_down(self, error: Exception | None) -> None:
         self.metrics.engine_up.set(0)

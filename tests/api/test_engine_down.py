@@ -20,6 +20,21 @@ def kill_engine(venue: Venue) -> int:
     return epoch
 
 
+def restart_gateway(venue: Venue) -> None:
+    """SIGKILL the gateway, and wait for the next."""
+    pid = venue.kill("gateway")
+    venue.wait_for(
+        "another gateway", lambda: venue.status()["processes"]["gateway"]["pid"] not in (None, pid)
+    )
+    venue.wait_for("the gateway listens", lambda: venue.status()["health"] == "GREEN")
+
+
+def rows_are_current(venue: Venue) -> bool:
+    """Whether PostgreSQL holds all that was released."""
+    health = venue.call("GET", "/health").body
+    return bool(health["components"]["projector"]["sequence"] == health["sequence"])
+
+
 def test_orders_wait_while_the_engine_is_down_and_are_live_once_afterwards(
     venue: Venue, trader: Trader
 ) -> None:
@@ -70,6 +85,55 @@ def test_a_queued_order_can_be_cancelled_before_the_engine_is_back(venue: Venue,
     venue.wait_open(after_epoch=epoch)
     assert trader.call("GET", f"/v1/orders/{order_id}").body["status"] == "CANCELED"
     assert trader.balance("USDT") == ("1000000", "0")
+
+
+def test_what_ended_in_the_queue_does_not_go_live_under_its_key(venue: Venue, trader: Trader) -> None:
+    """The engine never heard of the key: the gateway has to know it, also one that started since."""
+    epoch = kill_engine(venue)
+    queued = trader.place(idempotency_key="ended").body
+    assert trader.call("DELETE", f"/v1/orders/{queued['order_id']}").body["status"] == "CANCELED"
+    item = {"symbol": "ETH/USDT", "side": "buy", "quantity": "1.0", "price": "1000"}
+    venue.wait_open(after_epoch=epoch)
+    for turn in ("the gateway that cancelled it", "one that started since"):
+        again = trader.place(idempotency_key="ended")
+        assert (again.status, again.headers["idempotent-replayed"]) == (202, "true"), turn
+        assert (again.body["order_id"], again.body["status"]) == (queued["order_id"], "CANCELED")
+        other = trader.place(idempotency_key="ended", quantity="2")
+        assert (other.status, other.code) == (409, "idempotency_conflict")
+        live = trader.place(idempotency_key=f"unused {turn}"[:64], price="900")
+        assert live.status == 201
+        amend = {"idempotency_key": "ended", "quantity": "0.5"}
+        answer = trader.call("PATCH", f"/v1/orders/{live.body['order_id']}", amend)
+        assert (answer.status, answer.code) == (409, "idempotency_conflict")
+        assert trader.call("DELETE", f"/v1/orders/{live.body['order_id']}").status == 200
+        if turn.startswith("the gateway"):
+            restart_gateway(venue)
+    batch = trader.call("POST", "/v1/orders/batch", {"idempotency_key": "b", "orders": [item]}).body
+    assert batch["results"][0]["status"] == 201
+    assert [order["quantity"] for order in trader.call("GET", "/v1/orders?status=open").body["orders"]] == [
+        "1.0000"
+    ]
+
+
+def test_a_key_that_was_used_is_known_while_the_engine_is_down(venue: Venue, trader: Trader) -> None:
+    first = trader.place(idempotency_key="live", client_order_id="mine", quantity="2")
+    refused = trader.place(idempotency_key="refused", quantity="100000")
+    trader.call("PATCH", f"/v1/orders/{first.body['order_id']}", {"quantity": "1"})
+    venue.wait_for("the rows have it", lambda: rows_are_current(venue))
+    epoch = kill_engine(venue)
+    for _ in range(2):
+        again = trader.place(idempotency_key="live", client_order_id="mine", quantity="2")
+        assert again.headers["idempotent-replayed"] == "true"
+        assert (again.status, again.body) == (201, first.body)
+    no = trader.place(idempotency_key="refused", quantity="100000")
+    assert no.headers["idempotent-replayed"] == "true"
+    assert (no.status, no.body) == (refused.status, refused.body)
+    for key, fields in (("live", {"client_order_id": "mine"}), ("refused", {"quantity": "99999"})):
+        other = trader.place(idempotency_key=key, **fields)
+        assert (other.status, other.code) == (409, "idempotency_conflict")
+    venue.wait_open(after_epoch=epoch)
+    open_orders = trader.call("GET", "/v1/orders?status=open").body["orders"]
+    assert [order["order_id"] for order in open_orders] == [first.body["order_id"]]
 
 
 def test_the_cancel_of_a_live_order_is_queued_and_done_after_recovery(venue: Venue, trader: Trader) -> None:
@@ -149,11 +213,7 @@ def test_what_was_in_flight_at_the_kill_is_one_order_each(venue: Venue, trader: 
 def restarted(venue: Venue, trader: Trader) -> Venue:
     """The venue after the gateway, too, was killed and came back."""
     trader.place(idempotency_key="before", client_order_id="kept")
-    pid = venue.kill("gateway")
-    venue.wait_for(
-        "another gateway", lambda: venue.status()["processes"]["gateway"]["pid"] not in (None, pid)
-    )
-    venue.wait_for("the gateway listens", lambda: venue.status()["health"] == "GREEN")
+    restart_gateway(venue)
     return venue
 
 

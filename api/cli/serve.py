@@ -6,9 +6,11 @@ an address in use; 73 another venue runs in this directory.
 
 import argparse
 import asyncio
+import itertools
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from persistence.errors import LockHeld, StorageError
 from persistence.postgres.embedded import EmbeddedPostgres
 from persistence.postgres.errors import EmbeddedError
 from persistence.storage import Disk
-from recovery.supervisor import CRASHES_MAX, ProcessSpec, StartFailed, Supervisor
+from recovery.supervisor import CRASHES_MAX, HEALTH_TIMEOUT_S, ProcessSpec, StartFailed, Supervisor
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -34,6 +36,8 @@ HTTP_DEFAULT = "127.0.0.1:8400"
 ADMIN_DEFAULT = "127.0.0.1:8401"
 GATEWAY_STOP_S = 20.0
 CONNECT_S = 0.5
+FIRST_CLEAR_S = 10.0
+CLEAR_S = 0.5
 
 
 def postgres_spec(postgres: EmbeddedPostgres) -> ProcessSpec:
@@ -46,15 +50,19 @@ def postgres_spec(postgres: EmbeddedPostgres) -> ProcessSpec:
             return False
         return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
 
+    # At first a server of an earlier venue may still be writing its checkpoint; later there is none to
+    # wait for, and the other processes are not to wait for this one.
+    patience = itertools.chain((FIRST_CLEAR_S,), itertools.repeat(CLEAR_S))
+
     def before_start() -> None:
         postgres.prepare()
-        postgres.clear_stale()
+        postgres.clear_stale(time.monotonic() + next(patience))
 
     return ProcessSpec(
         "postgres",
         tuple(postgres.command(die_with_parent=signal.SIGINT)),
         ready=is_ready,
-        healthy=lambda pid: accepts(postgres.socket_directory / ".s.PGSQL.5432"),
+        healthy=lambda pid: postgres.answers(HEALTH_TIMEOUT_S),
         stop_signal=signal.SIGINT,
         stop_rank=STOP_POSTGRES,
         death_signal=signal.SIGINT,
@@ -80,17 +88,6 @@ def gateway_spec(data: Path, http: str, admin: str, dsn: str, pending_ttl_s: flo
         stop_s=GATEWAY_STOP_S,
         stop_rank=STOP_GATEWAY,
     )
-
-
-def accepts(path: Path) -> bool:
-    """Whether a Unix socket takes connections."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(CONNECT_S)
-        try:
-            connection.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 def settle_address(address: tuple[str, int]) -> str:

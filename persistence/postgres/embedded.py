@@ -20,6 +20,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from persistence.postgres.errors import AlreadyRunning, BinariesMissing, EmbeddedError, StartFailed
+from persistence.postgres.orphans import end_orphans
 
 VERSION_MIN = 15
 USER = "holdfast"
@@ -38,6 +41,8 @@ SOCKET_PATH_BYTES_MAX = 103
 """Shortest `sun_path` in use (macOS), less its terminator."""
 NOBODY = 65534
 """Who runs the server for root; see `launch.py`."""
+_SSL_REQUEST = struct.pack(">II", 8, 80877103)
+"""The shortest question of the protocol (length, code): answered with one byte before any login."""
 _POLL_S = 0.01
 _LAUNCH = Path(__file__).with_name("launch.py")
 
@@ -224,7 +229,7 @@ class EmbeddedPostgres:
                 return
             except StartFailed as error:
                 self.kill()
-                # Backends of a killed postmaster need a moment to notice; till then its memory is in use.
+                # `end_orphans` does not see another user's backends; they need a moment to notice.
                 if "pre-existing shared memory" not in str(error) or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.1)
@@ -270,29 +275,44 @@ class EmbeddedPostgres:
         self.start(timeout_s)
 
     def clear_stale(self, deadline: float | None = None) -> None:
-        """Deal with the pid file of an earlier server; call before `command` is run by someone else.
+        """Deal with what an earlier server left; call before `command` is run by someone else.
 
         A server of an earlier supervisor may still be shutting down: waited for,
         until `deadline` (monotonic; 10 s by default). A file whose pid now
         belongs to another program (pids start anew with every container) would
-        make PostgreSQL refuse to start for ever: removed.
+        make PostgreSQL refuse to start for ever: removed. Backends that a killed
+        server left at work are killed too: none would start beside them.
 
         Raises
         ------
         AlreadyRunning
-            The server is still alive at the deadline.
+            The server, or a backend, is still alive at the deadline.
         """
         until = time.monotonic() + 10.0 if deadline is None else deadline
         while lines := _pid_file(self.directory):
             text = lines[0].strip()
             if not text.isdigit() or not _is_server_of(int(text), self.directory):
                 (self.directory / "postmaster.pid").unlink(missing_ok=True)
-                return
+                break
             if time.monotonic() >= until:
                 raise AlreadyRunning(
                     f"PostgreSQL with pid {text} has {self.directory}; stop it, or use another directory"
                 )
             time.sleep(_POLL_S)
+        end_orphans(self.directory, until)
+
+    def answers(self, timeout_s: float) -> bool:
+        """Whether it speaks within `timeout_s`; a connection the kernel makes for a stopped one, too."""
+        deadline = time.monotonic() + timeout_s
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_s)
+            try:
+                connection.connect(str(self.socket_directory / f".s.PGSQL.{PORT}"))
+                connection.sendall(_SSL_REQUEST)
+                connection.settimeout(max(_POLL_S, deadline - time.monotonic()))
+                return len(connection.recv(1)) == 1
+            except OSError:
+                return False
 
     def _prepare_socket_directory(self) -> None:
         self.socket_directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,18 +1,26 @@
 """`holdfast serve`, `status` and `flow`, from outside."""
 
+import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from api.cli.serve import postgres_spec
 from api.runtime.projector_process import renew_status
 from api.runtime.specs import projector_spec
+from persistence.postgres.embedded import EmbeddedPostgres
+from persistence.storage import Disk
+from recovery.supervisor import State, Supervisor
 from tests.api.venue import Venue
 
 RUN_S = 120
@@ -67,6 +75,27 @@ def test_a_projector_that_cannot_write_its_status_is_still_seen_to_live(director
     assert "No space left" in renew_status(status, {"pid": 2})
     assert healthy(1)
     assert json.loads(status.read_bytes()) == {"pid": 1}
+
+
+async def stop_a_backend(dsn: str) -> None:
+    """SIGSTOP: it will not notice the death of its server."""
+    connection = await asyncpg.connect(dsn)
+    os.kill(connection.get_server_pid(), signal.SIGSTOP)
+    connection.terminate()
+
+
+def test_a_killed_postgres_with_a_stuck_backend_is_back_at_the_first_restart(directory: Path) -> None:
+    postgres = EmbeddedPostgres(directory / "postgres")
+    with Supervisor([postgres_spec(postgres)], Disk(), directory) as supervisor:
+        child = supervisor.children["postgres"]
+        asyncio.run(stop_a_backend(postgres.dsn))
+        child.kill()
+        deadline = time.monotonic() + RUN_S
+        while child.restarts == 0 or child.state != State.RUNNING:
+            assert time.monotonic() < deadline, child.status()
+            child.tend()
+            time.sleep(0.01)
+        assert child.restarts == 1
 
 
 def test_a_venue_that_was_stopped_comes_back_with_orders_keys_and_balances(directory: Path) -> None:

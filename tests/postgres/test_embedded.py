@@ -1,5 +1,6 @@
 """The embedded server starts, stops, comes back, and never outlives its starter."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -88,6 +89,48 @@ def test_a_pid_file_that_names_another_program_does_not_stop_it(server: Embedded
     (server.directory / "postmaster.pid").write_text(f"{os.getpid()}\n{server.directory}\n")
     server.start()
     server.stop()
+
+
+async def stuck_backend(server: EmbeddedPostgres) -> int:
+    """Pid of a backend that will not notice the death of its server."""
+    connection = await asyncpg.connect(server.dsn)
+    pid = connection.get_server_pid()
+    os.kill(pid, signal.SIGSTOP)
+    connection.terminate()
+    return int(pid)
+
+
+def test_a_stuck_backend_of_a_killed_server_does_not_keep_the_next_one_out(
+    server: EmbeddedPostgres,
+) -> None:
+    server.start()
+    try:
+        backend = asyncio.run(stuck_backend(server))
+        # Somebody who looks around in the directory is not one of the server's own.
+        with subprocess.Popen(["sleep", "60"], cwd=server.directory) as visitor:
+            server.kill()
+            twin = EmbeddedPostgres(server.directory, server.socket_directory)
+            twin.clear_stale(time.monotonic() + 10)
+            assert not Path(f"/proc/{backend}/cwd").exists()
+            assert visitor.poll() is None
+            visitor.kill()
+        server.start(10)
+        assert asyncio.run(ask(server, "SELECT 1")) == "1"
+    finally:
+        server.stop()
+
+
+async def test_a_server_that_is_stopped_does_not_answer(server: EmbeddedPostgres) -> None:
+    assert not server.answers(0.1)
+    server.start()
+    try:
+        assert server.answers(10)
+        os.kill(server.pid or 0, signal.SIGSTOP)
+        assert not server.answers(0.2)
+        os.kill(server.pid or 0, signal.SIGCONT)
+        assert server.answers(10)
+    finally:
+        server.stop()
 
 
 def test_an_initdb_that_was_cut_short_is_begun_anew(server: EmbeddedPostgres) -> None:

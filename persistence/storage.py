@@ -195,8 +195,9 @@ class Lock:
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Write who holds the lock, for whoever is refused."""
-        owner = f"pid {os.getpid()} on {socket.gethostname()}, epoch {epoch}\n".encode()
+        """Write who holds the lock, for whoever is refused; 0 stands for no epoch."""
+        of_epoch = f", epoch {epoch}" if epoch else ""
+        owner = f"pid {os.getpid()} on {socket.gethostname()}{of_epoch}\n".encode()
         try:
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, owner, 0)

@@ -333,6 +333,8 @@ class Supervisor:
         In the order of start.
     data : Path
         `data/supervisor.lock` is held from `start` to `stop`.
+    lock : AnyLock, optional
+        The same lock, when it was taken before (`take_lock`).
 
     Examples
     --------
@@ -342,12 +344,14 @@ class Supervisor:
             supervisor.run()                                # until SIGTERM, SIGINT or `request_stop`
     """
 
-    def __init__(self, specs: Sequence[ProcessSpec], disk: AnyDisk, data: Path) -> None:
+    def __init__(
+        self, specs: Sequence[ProcessSpec], disk: AnyDisk, data: Path, lock: AnyLock | None = None
+    ) -> None:
         if len({spec.name for spec in specs}) != len(specs):
             raise ValueError("each process needs a name of its own")
         self._disk = disk
         self._data = data
-        self._lock: AnyLock | None = None
+        self._lock = lock
         self._stopping = threading.Event()
         self._started_at = time.time()
         self._status_error = ""
@@ -371,10 +375,8 @@ class Supervisor:
             A process will not come up; those that had been started are stopped again.
         """
         self._disk.make_directory(self._data / "run")
-        try:
-            self._lock = self._disk.lock(self._data / "supervisor.lock")
-        except LockHeld as error:
-            raise LockHeld(error.path, f"{error.owner}{self._since()}") from None
+        if self._lock is None:
+            self._lock = take_lock(self._disk, self._data)
         try:
             for child in self.children.values():
                 child.start()
@@ -447,13 +449,28 @@ class Supervisor:
             _log.info("the status file is written again")
         self._status_error = trouble
 
-    def _since(self) -> str:
-        """Since when the owner of the lock runs, as its status file says."""
-        try:
-            since = float(orjson.loads((self._data / "run" / "supervisor.json").read_bytes())["since"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
-        return time.strftime(", since %Y-%m-%d %H:%M:%S UTC", time.gmtime(since))
+
+def take_lock(disk: AnyDisk, data: Path) -> AnyLock:
+    """The lock of a data directory's supervisor.
+
+    Raises
+    ------
+    LockHeld
+        Another supervisor runs this directory; the message names its pid and since when.
+    """
+    try:
+        return disk.lock(data / "supervisor.lock")
+    except LockHeld as error:
+        raise LockHeld(error.path, f"{error.owner}{_since(data)}") from None
+
+
+def _since(data: Path) -> str:
+    """Since when the owner of the lock runs, as its status file says."""
+    try:
+        since = float(orjson.loads((data / "run" / "supervisor.json").read_bytes())["since"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return time.strftime(", since %Y-%m-%d %H:%M:%S UTC", time.gmtime(since))
 
 
 class StartFailed(Exception):

@@ -10,10 +10,13 @@ Each command imports what it needs when it runs, so that `status` is quick.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 EXIT_USAGE = 2
+EXIT_PIPE = 141
+"""As the shell reports a program that SIGPIPE ended."""
 
 
 def _serve(argv: Sequence[str]) -> int:
@@ -62,7 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        return COMMANDS[arguments[0]][0](arguments[1:])
+        try:
+            code = COMMANDS[arguments[0]][0](arguments[1:])
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader (`head`, say) has seen enough; what is still buffered must not fail at the exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_PIPE
+        return code
     width = max(map(len, COMMANDS))
     usage = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
     wanted_help = bool(arguments) and arguments[0] in ("-h", "--help")

@@ -6,6 +6,7 @@ an address in use; 73 another venue runs in this directory.
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import signal
 import socket
@@ -26,8 +27,8 @@ from api.runtime.specs import STOP_GATEWAY, STOP_POSTGRES, engine_spec, projecto
 from persistence.errors import LockHeld, StorageError
 from persistence.postgres.embedded import EmbeddedPostgres
 from persistence.postgres.errors import EmbeddedError
-from persistence.storage import Disk
-from recovery.supervisor import CRASHES_MAX, HEALTH_TIMEOUT_S, ProcessSpec, StartFailed, Supervisor
+from persistence.storage import AnyLock, Disk
+from recovery.supervisor import CRASHES_MAX, HEALTH_TIMEOUT_S, ProcessSpec, StartFailed, Supervisor, take_lock
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -90,14 +91,17 @@ def gateway_spec(data: Path, http: str, admin: str, dsn: str, pending_ttl_s: flo
     )
 
 
-def settle_address(address: tuple[str, int]) -> str:
-    """HOST:PORT with a real port: one that the kernel chose must survive a restart of the gateway."""
-    probe = bind(address)
-    try:
-        host, port = probe.getsockname()[:2]
-    finally:
-        probe.close()
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def settle_addresses(*addresses: tuple[str, int]) -> list[str]:
+    """Each as HOST:PORT with a real port: one that the kernel chose must survive a restart of the gateway.
+
+    All listen at the same time, so that two which overlap are refused like one that is in use.
+    """
+    settled = []
+    with contextlib.ExitStack() as probes:
+        for address in addresses:
+            host, port = probes.enter_context(bind(address)).getsockname()[:2]
+            settled.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return settled
 
 
 def specs_of(options: argparse.Namespace, http: str, admin: str) -> list[ProcessSpec]:
@@ -147,28 +151,37 @@ def announce(options: argparse.Namespace, keys: dict[str, str]) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Run until asked to stop."""
+    with contextlib.ExitStack() as cleanup:
+        try:
+            options.data.mkdir(parents=True, exist_ok=True)
+            options.data = options.data.resolve()
+            run_directory(options.data)
+            # The lock comes first: the addresses of a venue that runs here already are in use as well.
+            lock = take_lock(Disk(), options.data)
+            cleanup.callback(lock.release)
+            return run(options, lock)
+        except LockHeld as error:
+            print(f"holdfast: another venue runs in this directory: {error}", file=sys.stderr)
+            return EXIT_LOCKED
+        except (StartFailed, EmbeddedError, StorageError, DemoError, OSError) as error:
+            print(f"holdfast: {error}", file=sys.stderr)
+            return EXIT_FAILED
+
+
+def run(options: argparse.Namespace, lock: AnyLock) -> int:
+    """Run under the directory's lock; the exit code."""
     try:
-        http, admin = settle_address(options.http), settle_address(options.admin)
+        http, admin = settle_addresses(options.http, options.admin)
     except OSError as error:
         print(
             f"holdfast: cannot listen: {error}; choose other addresses with --http and --admin",
             file=sys.stderr,
         )
         return EXIT_USAGE
-    try:
-        options.data.mkdir(parents=True, exist_ok=True)
-        options.data = options.data.resolve()
-        run_directory(options.data)
-        with Supervisor(specs_of(options, http, admin), Disk(), options.data) as supervisor:
-            keys = asyncio.run(seed(engine_socket(options.data), options.data)) if options.demo else {}
-            announce(options, keys)
-            supervisor.run()
-    except LockHeld as error:
-        print(f"holdfast: {error}", file=sys.stderr)
-        return EXIT_LOCKED
-    except (StartFailed, EmbeddedError, StorageError, DemoError, OSError) as error:
-        print(f"holdfast: {error}", file=sys.stderr)
-        return EXIT_FAILED
+    with Supervisor(specs_of(options, http, admin), Disk(), options.data, lock) as supervisor:
+        keys = asyncio.run(seed(engine_socket(options.data), options.data)) if options.demo else {}
+        announce(options, keys)
+        supervisor.run()
     return 0
 
 
@@ -194,6 +207,8 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     if options.crash_limit < 1 or options.engine_restart_delay < 0 or options.pending_ttl <= 0:
         parser.error("--crash-limit is at least 1, --engine-restart-delay at least 0, --pending-ttl above 0")
+    if options.http == options.admin and options.http[1]:
+        parser.error("--http and --admin are the same address; give each its own")
     logs.configure("supervisor")
     # SIGTERM stops cleanly also while the processes are still starting.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

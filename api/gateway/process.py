@@ -60,6 +60,8 @@ def bind(address: tuple[str, int]) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
+        # Two sockets may be bound to one address; only the second one that listens is refused.
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,8 +54,38 @@ def test_status_names_every_process_and_what_the_engine_says(venue: Venue) -> No
 def test_a_second_venue_on_the_same_directory_refuses_and_says_why(venue: Venue) -> None:
     second = holdfast("serve", "--data", str(venue.data), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     assert second.returncode == 73
+    assert "another venue runs in this directory" in second.stderr
+    assert "epoch" not in second.stderr
     assert f"pid {venue.process.pid}" in second.stderr
     assert venue.call("GET", "/health").status == 200
+
+
+def test_a_second_venue_with_the_same_addresses_is_told_of_the_venue_not_of_the_addresses(
+    venue: Venue,
+) -> None:
+    address = venue.url.removeprefix("http://")
+    second = holdfast("serve", "--data", str(venue.data), "--http", address)
+    assert (second.returncode, f"pid {venue.process.pid}" in second.stderr) == (73, True)
+
+
+@pytest.mark.parametrize("admin", ["127.0.0.1", "0.0.0.0"])
+def test_two_listeners_on_one_address_are_refused_at_once(directory: Path, admin: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    listeners = ("--http", f"127.0.0.1:{port}", "--admin", f"{admin}:{port}")
+    done = holdfast("serve", "--data", str(directory / "data"), *listeners)
+    assert (done.returncode, "address" in done.stderr.lower()) == (2, True)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(directory: Path) -> None:
+    command = [sys.executable, "-m", "api.cli", "status", "--data", str(directory)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=RUN_S)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_an_address_in_use_is_said_at_once(venue: Venue, directory: Path) -> None:

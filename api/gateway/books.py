@@ -20,6 +20,11 @@ BOOKED = int(EventFlag.BOOKED)
 CHECKSUM_LEVELS = 10
 TRADES_KEPT = 1_000
 LEVELS_MAX = 1_000
+WINDOW_LEVELS = 100
+"""Levels a side that the channel shows: a subscriber has exactly these."""
+
+Window = dict[int, tuple[int, int]]
+"""Key in the side (ascending from the best) → quantity, orders."""
 
 
 class BookMirror:
@@ -28,8 +33,8 @@ class BookMirror:
     def __init__(self, market: Market) -> None:
         self.market = market
         self._sides: tuple[SortedDict, SortedDict] = (SortedDict(), SortedDict())
-        self.changed: set[tuple[int, int]] = set()
-        """(side, price) of what changed since it was last cleared."""
+        self._changed: tuple[set[int], set[int]] = (set(), set())
+        self._shown: tuple[Window, Window] = ({}, {})
 
     def load(self, bids: list[list[int]], asks: list[list[int]]) -> None:
         """Replace the book by a snapshot of [price, quantity, orders] levels."""
@@ -37,7 +42,7 @@ class BookMirror:
             self._sides[side].clear()
             for price, quantity, orders in levels:
                 self._sides[side][self._key(side, price)] = [quantity, orders]
-        self.changed.clear()
+        self.show()
 
     @staticmethod
     def _key(side: int, price: int) -> int:
@@ -66,14 +71,51 @@ class BookMirror:
             level[1] += orders
             if level[1] <= 0:
                 del levels[key]
-        self.changed.add((side, price))
+        self._changed[side].add(key)
 
-    def level_text(self, side: int, price: int) -> tuple[str, str, int]:
-        """A level as the API prints it; quantity "0" when it is gone."""
-        level = self._sides[side].get(self._key(side, price))
-        if level is None:
-            return (self.market.price_text(price), "0", 0)
-        return (self.market.price_text(price), self.market.quantity_text(level[0]), level[1])
+    # What the channel shows.
+
+    def _window(self, side: int) -> Window:
+        levels = self._sides[side]
+        return {key: (levels[key][0], levels[key][1]) for key in levels.islice(0, WINDOW_LEVELS)}
+
+    def show(self) -> None:
+        """Begin to show: what subscribers have is the best `WINDOW_LEVELS` of now."""
+        self._shown = (self._window(0), self._window(1))
+        for changed in self._changed:
+            changed.clear()
+
+    def pass_over(self) -> None:
+        """Nobody is shown what changed."""
+        for changed in self._changed:
+            changed.clear()
+
+    def delta(self) -> tuple[list[tuple[str, str, int]], list[tuple[str, str, int]]]:
+        """Per side the levels in which the window differs from what was shown, best first; "0", 0: gone.
+
+        A level that leaves the window because better ones came is gone, and one
+        that enters because better ones went is there: whoever applies every
+        delta to the snapshot has the best `WINDOW_LEVELS`, no more and no less.
+        """
+        return (self._side_delta(0), self._side_delta(1))
+
+    def _side_delta(self, side: int) -> list[tuple[str, str, int]]:
+        changed, shown = self._changed[side], self._shown[side]
+        if not changed or (len(shown) == WINDOW_LEVELS and min(changed) > next(reversed(shown))):
+            changed.clear()
+            return []
+        changed.clear()
+        window = self._window(side)
+        self._shown = (window, self._shown[1]) if side == 0 else (self._shown[0], window)
+        price_text, quantity_text = self.market.price_text, self.market.quantity_text
+        rows: list[tuple[str, str, int]] = []
+        for key in sorted(shown.keys() | window.keys()):
+            level = window.get(key)
+            if level is None:
+                rows.append((price_text(abs(key)), "0", 0))
+            elif level != shown.get(key):
+                rows.append((price_text(abs(key)), quantity_text(level[0]), level[1]))
+        return rows
 
     def levels(self, side: int, count: int) -> list[tuple[str, str, int]]:
         """The best `count` levels as texts."""
@@ -96,10 +138,17 @@ class BookMirror:
 
 
 class TradeRing:
-    """The last trades of a market, bounded."""
+    """The last trades of a market, bounded.
 
-    def __init__(self, market: Market) -> None:
+    Parameters
+    ----------
+    since : int
+        Sequence after which every trade was seen; the rows have to be asked for those before.
+    """
+
+    def __init__(self, market: Market, since: int = 0) -> None:
         self.market = market
+        self.since = since
         self._trades: deque[tuple[str, int, int, int, int, int]] = deque(maxlen=TRADES_KEPT)
         self.complete = False
         """Whether the trades from before this gateway listened are in it."""

@@ -338,7 +338,11 @@ class OrderEntry:
             raise self._rejected(event, keyed=False)
         # NOT_LIVE: the core keeps no tombstones; what became of the order is ours to say.
         # NOT_OWNER: another account's order is as good as unknown, to the last byte of the answer.
-        return Outcome(200, orjson.dumps(await self._reads.order(command.account, public_id)))
+        if event[0] == REJECTED:
+            document = await self._reads.order(command.account, public_id)
+        else:
+            document = await self._reads.changed(command.account, public_id, reply.events, reply.time_ns)
+        return Outcome(200, orjson.dumps(document))
 
     async def _enqueue_cancel(self, command: Command, public_id: str, *, sent: bool) -> Outcome:
         document = {"order_id": public_id, "status": "PENDING_SUBMISSION", "operation": "cancel"}
@@ -394,7 +398,8 @@ class OrderEntry:
     async def _amend_outcome(self, account: int, public_id: str, reply: Reply, *, keyed: bool) -> Outcome:
         if reply.events[0][0] == REJECTED:
             return problem_outcome(self._rejected(reply.events[0], keyed=keyed))
-        return Outcome(200, orjson.dumps(await self._reads.order(account, public_id)))
+        document = await self._reads.changed(account, public_id, reply.events, reply.time_ns)
+        return Outcome(200, orjson.dumps(document))
 
     async def _amend_again(self, account: int, public_id: str, sequence: int) -> Outcome:
         """The first answer; when it is not kept, from the amend's own events what they tell of it."""

@@ -5,6 +5,10 @@ come in sequence order, once, and only when they are durable, so what is shown
 was never taken back.  One pass over a frame folds it into the registry, keys,
 books, trades and orders, then each channel that somebody listens to gets at
 most one message a frame (trades and orders: one each).
+
+An order from before the last WELCOME has no view here.  When somebody listens
+to its account, what happens to it is `wanted`: `reads` builds its state from
+the row and the events since, and then publishes it.
 """
 
 from collections.abc import Callable
@@ -15,7 +19,7 @@ import numpy.typing as npt
 import orjson
 
 from api.gateway.balances import BalanceCache
-from api.gateway.books import BOOKED, BookMirror, TradeRing, trade_document
+from api.gateway.books import BOOKED, WINDOW_LEVELS, BookMirror, TradeRing, trade_document
 from api.gateway.clock import iso
 from api.gateway.hub import Channel, Hub
 from api.gateway.keys import Key, Keys
@@ -29,10 +33,10 @@ from api.gateway.orders import (
     SELL,
     SIDE_TEXTS,
     TAKER,
-    OrderCache,
     OrderView,
     Row,
 )
+from api.gateway.recent import RecentOrders
 from api.gateway.registry import Registry
 from api.identity import words_hash
 from engine.types import AccountState, EventType, MarketState, VenueState
@@ -40,7 +44,8 @@ from persistence.identity import public_order_id
 from persistence.text import TextTag, read_text
 
 BALANCE = int(EventType.BALANCE)
-SNAPSHOT_LEVELS = 100
+WANTED_MAX = 10_000
+"""Orders from before the WELCOME whose state is still to be published."""
 
 
 class Mirror:
@@ -49,7 +54,9 @@ class Mirror:
     def __init__(self, metrics: Metrics, hub: Hub) -> None:
         self.registry = Registry()
         self.keys = Keys()
-        self.orders = OrderCache()
+        self.orders = RecentOrders()
+        self.wanted: dict[int, int] = {}
+        """order_id → account of orders without a view that somebody should hear of."""
         self.balances = BalanceCache()
         self.books: dict[int, BookMirror] = {}
         self.trades: dict[int, TradeRing] = {}
@@ -82,9 +89,11 @@ class Mirror:
         missed = self.loaded and sequence != self.sequence
         if missed:
             # What the cached orders became, and the trades between, stand in PostgreSQL.
-            self.orders.clear()
             self.balances.clear()
             self._metrics.books_gaps.inc()
+        if missed or not self.loaded:
+            self.orders.restart(sequence)
+            self.wanted.clear()
         changed = epoch != self.epoch
         self.registry.load(welcome["definitions"])
         self.keys.load(welcome["keys"])
@@ -96,7 +105,9 @@ class Mirror:
         for number, levels in welcome["books"].items():
             self.books[int(number)].load(levels["bids"], levels["asks"])
         known = {} if missed else self.trades
-        self.trades = {number: TradeRing(market) for number, market in self.registry.markets.items()}
+        self.trades = {
+            number: TradeRing(market, sequence) for number, market in self.registry.markets.items()
+        }
         for number, ring in known.items():
             if number in self.trades:
                 self.trades[number] = ring
@@ -107,8 +118,11 @@ class Mirror:
         self.loaded = True
         if changed:
             self._hub.announce_epoch(epoch)
+        if missed:
+            self._hub.announce_gap(epoch, sequence)
         for channel in self._hub.active("book"):
-            channel.publish("snapshot", self.book_document(channel.key, SNAPSHOT_LEVELS))
+            channel.publish("snapshot", self.book_snapshot(channel.key))
+        self._hub.check_keys()
 
     # Events.
 
@@ -146,6 +160,9 @@ class Mirror:
                 if view is not None:
                     view.fold(row, time_ns, trade_id)
                     frame.order(view)
+                else:
+                    orders.unseen(row, time_ns, trade_id)
+                    frame.unseen(row)
                 frame.fill(row, trade_id)
                 if taker:
                     self.registry.markets[row[8]].last_price = row[9]
@@ -160,6 +177,9 @@ class Mirror:
                 if view is not None:
                     view.fold(row, time_ns)
                     frame.order(view)
+                else:
+                    orders.unseen(row, time_ns)
+                    frame.unseen(row)
             else:
                 handler = self._handlers.get(kind)
                 if handler is not None:
@@ -179,6 +199,26 @@ class Mirror:
             "as_of": iso(self.time_ns),
         }
 
+    def book_snapshot(self, market: int) -> dict[str, Any]:
+        """What a subscriber of a book starts from; the next delta is against it."""
+        self.books[market].show()
+        return self.book_document(market, WINDOW_LEVELS)
+
+    def publish_order(self, view: OrderView) -> None:
+        """Tell those who listen to its account what an order is now."""
+        channel = self._hub.listening("orders", view.account)
+        if channel is not None:
+            channel.publish("order", {"order": view.document(self.registry.markets[view.market])})
+
+    def want(self, order_id: int, account: int) -> None:
+        """Have the state of an order without a view published, if there is room."""
+        if order_id not in self.wanted and len(self.wanted) >= WANTED_MAX:
+            channel = self._hub.listening("orders", account)
+            if channel is not None:
+                channel.skip()
+            return
+        self.wanted[order_id] = account
+
     def _asset_opened(self, row: Row, definition: dict[str, Any]) -> None:
         self.registry.add_asset(row[8], definition)
 
@@ -195,7 +235,7 @@ class Mirror:
             taker_fee_ppm=row[12],
         )
         self.books[number] = BookMirror(self.registry.markets[number])
-        self.trades[number] = TradeRing(self.registry.markets[number])
+        self.trades[number] = TradeRing(self.registry.markets[number], row[5])
 
     def _account_opened(self, row: Row, definition: dict[str, Any]) -> None:
         self.registry.add_account(row[7], definition)
@@ -205,7 +245,9 @@ class Mirror:
         self.keys.add(Key(digest, row[7], row[8], row[12], False))
 
     def _key_revoked(self, row: Row, _: dict[str, Any]) -> None:
-        self.keys.revoke(words_hash((row[6], row[9], row[10], row[11])))
+        digest = words_hash((row[6], row[9], row[10], row[11]))
+        self.keys.revoke(digest)
+        self._hub.check_keys((digest,))
 
     def _market_state(self, row: Row, _: dict[str, Any]) -> None:
         self.registry.markets[row[8]].state = MarketState(row[12])
@@ -241,6 +283,10 @@ class _Frame:
         channel = self._hub.listening("orders", view.account)
         if channel is not None:
             self._orders[view.order_id] = (channel, view)
+
+    def unseen(self, row: Row) -> None:
+        if self._hub.listening("orders", row[7]) is not None:
+            self._mirror.want(row[6], row[7])
 
     def balance(self, row: Row) -> None:
         channel = self._hub.listening("balances", row[7])
@@ -287,20 +333,20 @@ class _Frame:
                     )
         for book in self.books.values():
             self._publish_book(book, time_text)
-            book.changed.clear()
 
     def _publish_book(self, book: BookMirror, time_text: str) -> None:
         channel = self._hub.listening("book", book.market.number)
         if channel is None:
+            book.pass_over()
             return
-        sides: tuple[list[tuple[str, str, int]], list[tuple[str, str, int]]] = ([], [])
-        for side, price in sorted(book.changed):
-            sides[side].append(book.level_text(side, price))
+        bids, asks = book.delta()
+        if not bids and not asks:
+            return
         channel.publish(
             "delta",
             {
-                "bids": sides[0],
-                "asks": sides[1],
+                "bids": bids,
+                "asks": asks,
                 "engine_sequence": self._mirror.sequence,
                 "epoch": self._mirror.epoch,
                 "checksum": book.checksum(),

@@ -348,7 +348,7 @@ def _add_markets(router: APIRouter, venue: Venue) -> None:
         limit = whole_number(parameters(request, "limit"), "limit", TRADES_DEFAULT, TRADES_KEPT)
         ring = mirror.trades[market.number]
         if ring.count < limit and not ring.complete:
-            ring.fill(await venue.reads.trades(market.number, TRADES_KEPT))
+            await venue.reads.complete(ring)
         trades = [trade_document(market, trade, iso(trade[5])) for trade in ring.newest(limit)]
         return answer({"symbol": market.symbol, "trades": trades, "as_of": iso(mirror.time_ns)})
 

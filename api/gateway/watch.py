@@ -7,8 +7,10 @@ into GREEN, YELLOW or RED (SPEC O1).
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from api.gateway.clock import iso
@@ -22,11 +24,14 @@ from persistence.postgres.queries import Queries
 
 IDLE_S = 0.25
 BUSY_S = 0.01
+WORK_S = 0.05
 WAIT_S_MAX = 1.0
 STALE_S = 60.0
 LAG_YELLOW_S = 1.0
 LAG_RED_S = 10.0
 SAMPLES_MAX = 10_000
+
+_log = logging.getLogger("holdfast.watch")
 
 
 class ProjectionWatch:
@@ -51,6 +56,7 @@ class ProjectionWatch:
         self._waiters = 0
         self._hurry = asyncio.Event()
         self._moved = asyncio.Condition()
+        self._work: Callable[[], Awaitable[bool]] | None = None
 
     async def run(self) -> None:
         """Read the cursor until cancelled."""
@@ -58,12 +64,28 @@ class ProjectionWatch:
             await self._look()
             async with self._moved:
                 self._moved.notify_all()
+            self._mirror.orders.forget(self.sequence)
+            left = await self._do_work()
             if self._waiters:
                 await asyncio.sleep(BUSY_S)
+            elif left:
+                await asyncio.sleep(WORK_S)
             else:
                 self._hurry.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), IDLE_S)
+
+    def after_each_look(self, work: Callable[[], Awaitable[bool]]) -> None:
+        """Have `work` done after each look; while it returns True, looks come sooner."""
+        self._work = work
+
+    async def _do_work(self) -> bool:
+        try:
+            return self._work is not None and await self._work()
+        except Exception:
+            # Whatever it is, health and waiting readers depend on the next look.
+            _log.exception("work after a look failed")
+            return False
 
     async def _look(self) -> None:
         target = self._mirror.sequence

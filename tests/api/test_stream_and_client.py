@@ -1,9 +1,13 @@
 """The WebSocket, and the Python client against a real venue."""
 
 import asyncio
+import base64
+import os
+import socket as sockets
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -26,11 +30,20 @@ class Socket:
     async def send(self, **message: Any) -> None:
         await self._socket.send_json(message)
 
-    async def answer(self, number: int) -> dict[str, Any]:
+    async def send_text(self, message: str) -> None:
+        await self._socket.send_str(message)
+
+    async def closed(self) -> int | None:
+        """Until the venue closes; the code."""
+        while (await asyncio.wait_for(self._socket.receive(), ANSWER_S)).type == aiohttp.WSMsgType.TEXT:
+            pass
+        return self._socket.close_code
+
+    async def answer(self, number: int | str | None) -> dict[str, Any]:
         """The answer to request `number`; channel messages on the way are kept."""
         while True:
             message = await asyncio.wait_for(self._socket.receive_json(), ANSWER_S)
-            if message.get("id") == number:
+            if message.get("id", ...) == number:
                 return dict(message)
             self.events.append(message)
 
@@ -98,6 +111,15 @@ async def test_an_order_is_amended_and_cancelled_over_the_stream(socket: Socket)
         ({"op": "cancel"}, "missing_field"),
         ({"op": "subscribe", "channel": "nonsense"}, "invalid_value"),
         ({"op": "subscribe", "channel": "book", "symbol": "NO/SUCH"}, "unknown_symbol"),
+        ({"op": "subscribe", "channel": "book"}, "missing_field"),
+        ({"op": "subscribe", "channel": "book", "symbol": "ETH/USDT", "levels": 5}, "unknown_field"),
+        ({"op": "subscribe", "channel": "orders", "symbol": "ETH/USDT"}, "unknown_field"),
+        ({"op": "cancel", "order_id": "1-1", "surprise": 1}, "unknown_field"),
+        ({"op": "ping", "surprise": 1}, "unknown_field"),
+        ({"op": "auth", "key": "hf_x", "surprise": 1}, "unknown_field"),
+        ({"op": ["ping"]}, "invalid_value"),
+        ({"op": {}}, "invalid_value"),
+        ({"op": "subscribe", "channel": []}, "invalid_value"),
     ],
 )
 async def test_a_bad_message_gets_a_problem_and_the_connection_lives(
@@ -109,6 +131,89 @@ async def test_a_bad_message_gets_a_problem_and_the_connection_lives(
     assert answer["status"] == answer["problem"]["status"]
     await socket.send(op="ping", id=2)
     assert (await socket.answer(2))["result"] == {"pong": True}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (1 << 64, "invalid_value"),
+        (-(1 << 53) - 1, "invalid_value"),
+        (True, "wrong_type"),
+        (1.5, "wrong_type"),
+        ([1], "wrong_type"),
+        (None, "missing_field"),
+        ("", "too_long"),
+        ("x" * 65, "too_long"),
+    ],
+)
+async def test_an_id_that_cannot_be_repeated_is_refused_and_nobody_waits_in_vain(
+    socket: Socket, other: Trader, number: Any, code: str
+) -> None:
+    """The answer is made where the answers of everybody's orders are handed out."""
+    neighbours = [asyncio.create_task(asyncio.to_thread(other.place)) for _ in range(5)]
+    await socket.send(op="order", id=number, idempotency_key="bad-id", **ORDER)
+    answer = await socket.answer(None)
+    assert (answer["problem"]["code"], answer["problem"]["field"]) == (code, "id")
+    assert {(await each).status for each in neighbours} == {201}
+    await socket.send(op="order", id="x" * 64, idempotency_key="bad-id", **ORDER)
+    placed = await socket.answer("x" * 64)
+    assert (placed["status"], "replayed" in placed) == (201, False)
+
+
+@pytest.mark.parametrize("message", ["[" * 60_000, '{"op":' + "[" * 60_000, '{"id":' * 10_000, "\0", '"'])
+async def test_what_is_no_message_gets_a_problem_and_the_connection_lives(
+    socket: Socket, message: str
+) -> None:
+    await socket.send_text(message)
+    assert (await socket.answer(None))["problem"]["code"] in ("malformed_json", "wrong_type")
+    await socket.send(op="ping", id=2)
+    assert (await socket.answer(2))["result"] == {"pong": True}
+
+
+def raw_stream(venue: Venue) -> sockets.socket:
+    """A connection whose reading and writing is ours, with little room in the kernel."""
+    address = urlsplit(venue.url)
+    connection = sockets.socket()
+    connection.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    connection.settimeout(ANSWER_S)
+    connection.connect((str(address.hostname), address.port))
+    key = base64.b64encode(os.urandom(16)).decode()
+    connection.sendall(
+        f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    assert head.startswith(b"HTTP/1.1 101")
+    return connection
+
+
+def frame(message: bytes) -> bytes:
+    """A client's text frame of less than 126 bytes, under the mask 0."""
+    return bytes((0x81, 0x80 | len(message))) + bytes(4) + message
+
+
+def test_a_client_that_does_not_read_is_not_read_and_gets_its_answers_when_it_does(venue: Venue) -> None:
+    pings = b"".join(frame(b'{"op":"ping","id":"%064d"}' % number) for number in range(1000))
+    connection = raw_stream(venue)
+    sent, sent_max = 0, 64 * 1024 * 1024
+    connection.settimeout(3)
+    try:
+        while sent < sent_max:
+            sent += connection.send(pings[sent % len(pings) :])
+    except TimeoutError:
+        pass
+    assert 0 < sent < sent_max
+    assert venue.call("GET", "/health/live").status == 200
+    with connection:
+        connection.settimeout(ANSWER_S)
+        missing, rest = sent // (len(pings) // 1000), b""
+        while missing > 0:
+            rest += connection.recv(1 << 20)
+            *whole, rest = rest.split(b'"result":{"pong":true}}')
+            missing -= len(whole)
+            assert not [answer for answer in whole if b"problem" in answer]
 
 
 async def test_without_a_key_only_market_data_is_open(venue: Venue) -> None:
@@ -159,6 +264,104 @@ async def test_a_book_kept_from_snapshot_and_deltas_has_the_checksum(socket: Soc
     assert sides[0]["992.00"] == "0.7500"
 
 
+async def test_a_book_deeper_than_the_channel_shows_stays_the_best_hundred_levels(
+    socket: Socket, venue: Venue, other: Trader
+) -> None:
+    items = [
+        {"symbol": "ETH/USDT", "side": "buy", "quantity": "0.1", "price": str(1000 - i)} for i in range(150)
+    ]
+    orders: list[str] = []
+    for part in (items[:100], items[100:]):
+        body = {"idempotency_key": f"deep-{len(orders)}", "orders": part}
+        answer = await asyncio.to_thread(other.call, "POST", "/v1/orders/batch", body)
+        orders += [result["order"]["order_id"] for result in answer.body["results"]]
+    await socket.send(op="subscribe", id=1, channel="book", symbol="ETH/USDT")
+    await socket.answer(1)
+    bids = {row[0]: row[1:] for row in (await socket.event("book", "snapshot"))["bids"]}
+    assert len(bids) == 100
+
+    async def follow() -> list[list[Any]]:
+        """The bids once they are the book's; the book itself is asked in full."""
+        wanted = (await asyncio.to_thread(venue.call, "GET", "/v1/markets/ETH-USDT/book?levels=100")).body
+        while True:
+            best = sorted(([price, *row] for price, row in bids.items()), key=lambda row: -Decimal(row[0]))
+            if best == wanted["bids"]:
+                return best
+            for price, *row in (await socket.event("book", "delta"))["bids"]:
+                bids[price] = row
+                if row == ["0", 0]:
+                    del bids[price]
+
+    for order_id in orders[:95]:
+        await asyncio.to_thread(other.call, "DELETE", f"/v1/orders/{order_id}")
+    assert len(await follow()) == 55
+    body = {"idempotency_key": "deep-again", "orders": items[:95]}
+    await asyncio.to_thread(other.call, "POST", "/v1/orders/batch", body)
+    assert len(await follow()) == 100
+
+
+async def test_who_comes_back_to_a_channel_sees_that_messages_were_missed(
+    socket: Socket, trader: Trader
+) -> None:
+    await socket.send(op="subscribe", id=1, channel="orders")
+    first = (await socket.answer(1))["result"]
+    await socket.send(op="subscribe", id=2, channel="orders")
+    assert (await socket.answer(2))["result"]["instance"] == first["instance"]
+    await socket.send(op="unsubscribe", id=3, channel="orders")
+    await socket.answer(3)
+    await asyncio.to_thread(trader.place)
+    await socket.send(op="subscribe", id=4, channel="orders")
+    assert (await socket.answer(4))["result"]["instance"] != first["instance"]
+
+
+async def test_the_snapshot_of_balances_has_its_place_in_the_channels_sequence(
+    socket: Socket, trader: Trader
+) -> None:
+    await socket.send(op="subscribe", id=1, channel="balances")
+    started = (await socket.answer(1))["result"]["sequence"]
+    snapshot = await socket.event("balances", "snapshot")
+    assert snapshot["sequence"] == started
+    placed = await asyncio.to_thread(trader.place)
+    told = await socket.event("balances", "balance")
+    assert told["sequence"] == started + 1
+    assert snapshot["engine_sequence"] < told["engine_sequence"] == placed.body["sequence"]
+
+
+async def test_a_stream_ends_at_once_when_its_key_is_revoked(
+    venue: Venue, trader: Trader, socket: Socket
+) -> None:
+    await socket.send(op="subscribe", id=1, channel="orders")
+    await socket.answer(1)
+    revoked = await asyncio.to_thread(venue.admin, "DELETE", f"/v1/admin/keys/{trader.key_id}")
+    assert revoked.status == 200
+    assert await socket.closed() == 1008
+
+
+async def test_a_stream_ends_when_its_key_expires(venue: Venue, trader: Trader) -> None:
+    wanted = {"account": trader.account, "scopes": ["read"], "expires_in_s": 2}
+    key = (await asyncio.to_thread(venue.admin, "POST", "/v1/admin/keys", wanted)).body["token"]
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{venue.url}/v1/stream") as connection:
+        socket = Socket(connection)
+        await socket.send(op="auth", id=1, key=key)
+        assert (await socket.answer(1))["status"] == 200
+        await socket.send(op="subscribe", id=2, channel="orders")
+        assert (await socket.answer(2))["status"] == 200
+        assert await socket.closed() == 1008
+
+
+async def test_another_account_on_the_same_connection_ends_what_was_private(
+    venue: Venue, trader: Trader, other: Trader, socket: Socket
+) -> None:
+    await socket.send(op="subscribe", id=1, channel="orders")
+    await socket.answer(1)
+    await socket.send(op="auth", id=2, key=other.token)
+    await socket.answer(2)
+    await asyncio.to_thread(trader.place)
+    await socket.send(op="ping", id=3)
+    await socket.answer(3)
+    assert not socket.events
+
+
 async def test_private_channels_tell_of_orders_fills_and_balances(socket: Socket, other: Trader) -> None:
     for number, channel in enumerate(("orders", "fills", "balances")):
         await socket.send(op="subscribe", id=number, channel=channel)
@@ -191,6 +394,31 @@ async def test_subscribers_are_told_of_a_new_epoch_and_get_a_new_snapshot(
     assert (await socket.event("book", "snapshot"))["epoch"] == epoch + 1
     await socket.send(op="ping", id=2)
     assert (await socket.answer(2))["status"] == 200
+
+
+async def test_orders_from_before_the_engine_died_are_heard_of_and_the_gap_is_seen(
+    venue: Venue, trader: Trader, other: Trader, socket: Socket
+) -> None:
+    placed = [(await asyncio.to_thread(trader.place, client_order_id=f"old-{i}")).body for i in range(3)]
+    await socket.send(op="subscribe", id=1, channel="orders")
+    started = (await socket.answer(1))["result"]["sequence"]
+    epoch = await asyncio.to_thread(venue.epoch)
+    await asyncio.to_thread(venue.kill, "engine")
+    await socket.event(None, "gap")  # type: ignore[arg-type]
+    await asyncio.to_thread(venue.wait_open, epoch)
+    await asyncio.to_thread(other.place, side="sell", quantity="0.5")
+    told = await socket.event("orders", "order")
+    assert told["sequence"] == started + 2
+    order = told["order"]
+    assert (order["order_id"], order["client_order_id"]) == (placed[0]["order_id"], "old-0")
+    assert (order["status"], order["filled_quantity"]) == ("PARTIALLY_FILLED", "0.5000")
+    assert [fill["quantity"] for fill in order["fills"]] == ["0.5000"]
+    for each in placed:
+        await asyncio.to_thread(trader.call, "DELETE", f"/v1/orders/{each['order_id']}")
+        order = (await socket.event("orders", "order"))["order"]
+        assert (order["order_id"], order["status"]) == (each["order_id"], "CANCELED")
+        found = await asyncio.to_thread(trader.call, "GET", f"/v1/orders/{each['order_id']}")
+        assert found.body == order
 
 
 # The client.

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -97,8 +97,7 @@ async def test_fills_over_several_batches_add_up_in_the_order_and_its_trades(poo
     assert (row.status, row.filled, row.leaves, row.notional, row.fee) == (OrderStatus.FILLED, 10, 0, 500, 50)
     taker = await case.queries.order(first)
     assert taker is not None and (taker.status, taker.fee) == (OrderStatus.FILLED, 60)
-    fills = await case.queries.fills_of_order(maker)
-    assert [(f.trade_id, f.price, f.quantity, f.fee, f.taker) for f in fills] == [
+    assert [(f.trade_id, f.price, f.quantity, f.fee, f.taker) for f in row.fills] == [
         (f"{first}-1", 50, 4, 20, False),
         (f"{second}-1", 50, 6, 30, False),
     ]
@@ -448,3 +447,85 @@ async def test_queued_orders_keep_their_own_name(case: Case) -> None:
     row = await case.queries.order(QUEUED | 7)
     assert row is not None and row.public_id == "q7"
     await case.check()
+
+
+# Reads beside a projector.
+
+
+class Interrupted:
+    """A pool whose connections let something happen after their first statement."""
+
+    def __init__(self, pool: Pool, between: Callable[[], Awaitable[object]]) -> None:
+        self._pool = pool
+        self._between: Callable[[], Awaitable[object]] | None = between
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        async with self._pool.acquire() as connection:
+            yield InterruptedConnection(connection, self)
+
+    async def after_statement(self) -> None:
+        between, self._between = self._between, None
+        if between is not None:
+            await between()
+
+
+class InterruptedConnection:
+    """Its `fetch` is followed by what the pool wants done."""
+
+    def __init__(self, connection: Any, pool: Interrupted) -> None:
+        self._connection = connection
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def fetch(self, *arguments: Any) -> list[Any]:
+        rows = await self._connection.fetch(*arguments)
+        await self._pool.after_statement()
+        return list(rows)
+
+
+async def test_an_order_and_its_fills_are_of_one_moment_though_a_trade_is_written_between(
+    case: Case, pool: Pool
+) -> None:
+    maker = await case.do(order(1, SELL, 50, 10))
+    await case.do(order(2, BUY, 50, 4))
+
+    async def trade() -> None:
+        await case.do(order(3, BUY, 50, 3))
+
+    row = await Queries(Interrupted(pool, trade)).order(maker)  # type: ignore[arg-type]
+    assert row is not None
+    assert (row.filled, [fill.quantity for fill in row.fills]) == (4, [4])
+    page = await Queries(Interrupted(pool, trade)).open_orders(1)  # type: ignore[arg-type]
+    assert [(each.filled, sum(fill.quantity for fill in each.fills)) for each in page] == [(7, 7)]
+    row = await case.queries.order(maker)
+    assert row is not None
+    assert (row.filled, [fill.quantity for fill in row.fills]) == (10, [4, 3, 3])
+
+
+async def test_balances_are_of_the_sequence_that_is_named_with_them(case: Case, pool: Pool) -> None:
+    await case.do(order(1, SELL, 50, 2))
+    before = await case.queries.as_of()
+
+    async def trade() -> None:
+        await case.do(order(2, BUY, 50, 2))
+
+    balances, as_of = await Queries(Interrupted(pool, trade)).balances(1)  # type: ignore[arg-type]
+    assert as_of.sequence == before.sequence
+    assert max(row.sequence for row in balances) <= as_of.sequence
+    after, later = await case.queries.balances(1)
+    assert later.sequence > before.sequence
+    assert after != balances
+
+
+async def test_orders_of_the_queue_are_listed_by_their_number_and_apart_from_the_others(case: Case) -> None:
+    direct = await case.do(order(1, SELL, 60, 1))
+    for number in (3, 7, 9):
+        await case.do(order(1, SELL, 50 + number, 1, accepted_no=number))
+    rows = await case.queries.open_queued_orders(1, limit=2)
+    assert [row.order_id for row in rows] == [QUEUED | 3, QUEUED | 7]
+    rows = await case.queries.open_queued_orders(1, after=7)
+    assert [row.order_id for row in rows] == [QUEUED | 9]
+    assert [row.order_id for row in await case.queries.open_orders(1)] == [direct]

@@ -437,3 +437,20 @@ async def test_enqueues_survive_kills_of_postgres_each_exactly_once(
             rows = await connection.fetch("SELECT accepted_no, idempotency_key FROM submissions")
         assert {row["idempotency_key"]: row["accepted_no"] for row in rows} == answered
         assert len(rows) == 180
+
+
+async def test_the_newest_waiting_order_under_a_client_id_is_found_however_long_the_queue(
+    queue: Submissions, pool: Pool
+) -> None:
+    def named(number: int, name: str, account: int = 1) -> Submission:
+        asked = submission(f"{account}-{number}", account=account)
+        return replace(asked, request={**asked.request, "client_order_id": name})
+
+    kept = await queue.enqueue([named(i, f"id-{i % 1500}") for i in range(2000)])
+    await queue.enqueue([named(1, "id-1499", account=2)])
+    queries = Queries(pool)
+    assert await queries.waiting_by_client_id(1, "id-1499") == kept[1499].accepted_no
+    assert await queries.waiting_by_client_id(1, "id-3") == kept[1503].accepted_no
+    assert await queries.waiting_by_client_id(2, "id-3") is None
+    assert await queue.cancel(kept[1503].accepted_no, 1)
+    assert await queries.waiting_by_client_id(1, "id-3") == kept[3].accepted_no
